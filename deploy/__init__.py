@@ -1,0 +1,1 @@
+"""Everything that runs the product: the embedded servers, and the manifests for real ones. Nothing imports it."""

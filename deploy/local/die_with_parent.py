@@ -1,0 +1,35 @@
+"""Becomes the given program, but one that the kernel kills when its parent dies, even by `kill -9`.
+
+Run as a script between the parent and the program (`python -I -S die_with_parent.py PARENT_PID program …`), because
+the wish has to be stated by the child itself, and running Python code between fork and exec of a parent that has
+threads can deadlock. It must stay stdlib-only and must never fork: the program keeps this process's id.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; kept across exec, see prctl(2)
+
+
+def main(parent_pid: int, argv: list[str]) -> int:
+    """Replace this process by `argv`. Returns an exit code only where that is not possible."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    # SIGKILL, since a program that was paused (SIGSTOP) would never get round to handling SIGTERM.
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        print(f"prctl: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+        return 126
+    if os.getppid() != parent_pid:  # it died before the wish was stated
+        return 125
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # exec keeps ignored signals ignored, and Python ignores SIGPIPE
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        print(f"{argv[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,58 @@
+"""Buy-till-you-die models: BG/NBD, MBG/NBD, Pareto/NBD for purchases, Gamma-Gamma for spend; fit, predict, and the fixed-node
+forms that the ONNX graph is built from. It must never read a file, a clock or a random number."""
+
+from domain.btyd.fitting import REPEAT_BUYERS_MIN, fit_bg_nbd, fit_gamma_gamma, fit_mbg_nbd, fit_pareto_nbd
+from domain.btyd.histories import PurchaseHistories, purchase_histories
+from domain.btyd.parameters import (
+    BgNbd,
+    GammaGamma,
+    MbgNbd,
+    NotEnoughRepeatBuyers,
+    OrderModel,
+    OrderModelFit,
+    Outlook,
+    ParetoNbd,
+    SpendModelFit,
+    order_model_from_json,
+    spend_model_from_json,
+    to_json,
+)
+from domain.btyd.prediction import expected_spend, predict
+from domain.btyd.quadrature import (
+    BetaQuadrature,
+    LifetimeQuadrature,
+    Quadrature,
+    evaluate,
+    expected_orders_quadrature,
+    quadrature,
+)
+
+__all__ = [
+    "REPEAT_BUYERS_MIN",
+    "BetaQuadrature",
+    "BgNbd",
+    "GammaGamma",
+    "LifetimeQuadrature",
+    "MbgNbd",
+    "NotEnoughRepeatBuyers",
+    "OrderModel",
+    "OrderModelFit",
+    "Outlook",
+    "ParetoNbd",
+    "PurchaseHistories",
+    "Quadrature",
+    "SpendModelFit",
+    "evaluate",
+    "expected_orders_quadrature",
+    "expected_spend",
+    "fit_bg_nbd",
+    "fit_gamma_gamma",
+    "fit_mbg_nbd",
+    "fit_pareto_nbd",
+    "order_model_from_json",
+    "predict",
+    "purchase_histories",
+    "quadrature",
+    "spend_model_from_json",
+    "to_json",
+]

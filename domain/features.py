@@ -1,0 +1,325 @@
+"""Every feature of the product, defined once: from customer states and a day to a matrix of numbers.
+
+Used online, in training, in the API and in backfill, always for many customers at a time; a row depends on its own
+customer alone, never on its neighbours (sums run over integers, so no batch changes a last bit). Pure: the day is
+passed in. Must never guess: what is unknown is NaN.
+"""
+
+import calendar
+import math
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.customer import CustomerState, purchases, unassigned_refunds
+from domain.rfm_scores import Quintiles, rfm_cell, score_high_is_good, score_low_is_good
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+DAYS_PER_MONTH = 30.4375
+"""Mean length of a month of the Julian year, 365.25 / 12."""
+WINDOWS_DAYS = (30, 90, 180, 365)
+
+
+class Feature(NamedTuple):
+    """A column: its name, unit and meaning."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+INPUTS = (
+    Feature("customer_age", "years", "Age of the person in the year of as_of; missing when the birth year is unknown."),
+    Feature("purchase_frequency", "orders/month", "Orders per month since the first order (at least one month)."),
+    Feature("average_order_value", "currency", "Gross spend divided by orders."),
+    Feature("total_orders", "orders", "Orders placed and not cancelled."),
+    Feature("customer_lifetime_days", "days", "From the first order to as_of."),
+    Feature("days_since_last_purchase", "days", "From the last order to as_of."),
+    Feature("frequency_score", "1-5", "Quintile of repeat orders in the training population; 5 is the most."),
+)
+
+ENGINEERED = (
+    Feature("recency_days", "days", "as_of minus the last order."),
+    Feature("frequency", "orders", "Repeat orders: all but the first."),
+    Feature("monetary", "currency", "Net spend: gross less refunds; gross where refunds are unknown (what-if)."),
+    Feature("recency_score", "1-5", "Quintile of recency in the training population; 5 is the most recent."),
+    Feature("frequency_score", "1-5", "Quintile of repeat orders in the training population; 5 is the most."),
+    Feature("monetary_score", "1-5", "Quintile of net spend in the training population; 5 is the most."),
+    Feature("rfm_score", "111-555", "RFM cell: hundreds recency, tens frequency, ones monetary score."),
+    Feature("spending_velocity", "currency/day", "Gross spend per day of lifetime (at least one day)."),
+    Feature("avg_days_between_purchases", "days", "Active span divided by repeat orders; missing without a repeat."),
+    Feature("overdue_ratio", "ratio", "Recency divided by the usual gap; missing without a gap."),
+    Feature("active_span_days", "days", "Last order minus first order."),
+    Feature("inactivity_share", "ratio", "Share of the lifetime since the last order; 0 on the first day."),
+    Feature("customer_lifetime_days", "days", "From the first order to as_of."),
+    Feature("recency_months", "months", "Recency in months of 30.4375 days."),
+    Feature("orders_per_month", "orders/month", "The input purchase_frequency."),
+    Feature("total_spending", "currency", "Gross spend: orders times average order value."),
+    Feature("average_order_value", "currency", "Gross spend divided by orders."),
+    Feature("customer_age", "years", "Age of the person; missing when the birth year is unknown."),
+)
+
+EXTRAS = (
+    *(Feature(f"orders_{d}d", "orders", f"Orders in the {d} days up to as_of.") for d in WINDOWS_DAYS),
+    *(
+        Feature(f"net_spend_{d}d", "currency", f"Net value of the orders of the {d} days up to as_of.")
+        for d in WINDOWS_DAYS
+    ),
+    Feature("largest_order_value", "currency", "Largest gross order (or day's mean, where orders are folded)."),
+    Feature("last_order_value", "currency", "Mean gross value of the orders of the last purchase day."),
+    Feature("order_value_std", "currency", "Population standard deviation of gross order values."),
+    Feature(
+        "gap_std_days", "days", "Population standard deviation of gaps between purchase days; missing below two gaps."
+    ),
+    Feature("last_gap_days", "days", "Gap between the last two purchase days; missing without a repeat."),
+    Feature("refund_share", "ratio", "Refunded share of gross spend; 0 when nothing was spent."),
+    Feature("btyd_x", "days", "Repeat purchase days (BTYD x): distinct purchase days but the first."),
+    Feature("btyd_t_x", "days", "Last purchase day minus first (BTYD t_x); not the ML recency."),
+    Feature("btyd_T", "days", "as_of minus first purchase day (BTYD T)."),
+    Feature("btyd_litt", "log days", "Sum of natural logs of the gaps between purchase days."),
+    Feature("btyd_m", "currency", "Mean net value per purchase day, over the days that netted more than nothing."),
+    Feature("btyd_m_days", "days", "Purchase days behind btyd_m."),
+)
+
+FEATURES = ENGINEERED + EXTRAS
+"""The feature vector, in order. The first len(ENGINEERED) columns need the seven inputs alone."""
+
+INPUT_NAMES = tuple(feature.name for feature in INPUTS)
+FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
+
+# Gaps longer than two centuries do not occur; logs are whole multiples of 2^-32 so that their sums are exact.
+_LOG_UNIT = 2.0**32
+_LOG_GAP = np.array([0] + [round(math.log(gap) * _LOG_UNIT) for gap in range(1, 73_050)], dtype=np.int64)
+
+
+def day_of(at: date | datetime) -> int:
+    """Days since 1970-01-01 of a date, or of an instant in UTC."""
+    if isinstance(at, datetime):
+        at = at.astimezone(UTC).date()
+    return calendar.timegm(at.timetuple()) // 86_400
+
+
+def date_of(day: int) -> date:
+    """The date of a day since 1970-01-01: the inverse of day_of()."""
+    return date.fromordinal(day + 719_163)
+
+
+def engineer(inputs: Floats, quintiles: Quintiles, monetary: Floats | None = None) -> Floats:
+    """The engineered features, shape (n, 18), from the seven inputs, shape (n, 7).
+
+    monetary: net spend per row where it is known; otherwise gross spend stands in for it.
+    A row without orders has NaN in all features but those that need no order.
+    """
+    age, per_month, aov, orders, lifetime, recency, frequency_score = inputs.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        repeat = orders - 1.0
+        total = orders * aov
+        monetary = total if monetary is None else monetary
+        span = lifetime - recency
+        usual_gap = np.where(repeat > 0, span / repeat, np.nan)
+        overdue = np.where(usual_gap > 0, recency / usual_gap, np.nan)
+        inactive = np.where(lifetime > 0, recency / lifetime, np.where(lifetime == 0, 0.0, np.nan))
+        recency_score = score_low_is_good(recency, quintiles.recency_days)
+        monetary_score = score_high_is_good(monetary, quintiles.monetary)
+        columns = [
+            recency,
+            repeat,
+            monetary,
+            recency_score,
+            frequency_score,
+            monetary_score,
+            rfm_cell(recency_score, frequency_score, monetary_score),
+            total / np.maximum(lifetime, 1.0),
+            usual_gap,
+            overdue,
+            span,
+            inactive,
+            lifetime,
+            recency / DAYS_PER_MONTH,
+            per_month,
+            total,
+            aov,
+            age,
+        ]
+    return np.column_stack(columns)
+
+
+class FeatureRows(NamedTuple):
+    """Features of n customers: `inputs` (n, 7) in INPUTS order, `features` (n, len(FEATURES)) in FEATURES order."""
+
+    inputs: Floats
+    features: Floats
+
+
+def features(
+    states: Sequence[CustomerState], as_of_days: Sequence[int], quintiles: Quintiles, minor_per_major: int
+) -> FeatureRows:
+    """Features of each state as of the end of its day; what happened after that day is not seen.
+
+    as_of_days: days since 1970 (UTC), one a state. minor_per_major: minor units in one unit of the reporting currency.
+    A customer without an order that counts has 0 orders and NaN wherever an order would be needed.
+    """
+    count = len(states)
+    as_of = np.asarray(as_of_days, dtype=np.int64)
+    found = [purchases(state, day) for state, day in zip(states, as_of_days, strict=True)]
+    loose_minor = np.zeros(count, dtype=np.int64)
+    loose: list[tuple[int, int, int]] = []
+    for row, (state, day) in enumerate(zip(states, as_of_days, strict=True)):
+        if state.refunds:
+            for refund_day, minor in unassigned_refunds(state, day):
+                loose.append((row, refund_day, minor))
+                loose_minor[row] += minor
+    owner = np.repeat(np.arange(count), [len(rows) for rows in found])
+    day_, n, gross, net = _columns([purchase for rows in found for purchase in rows])
+    # By value too: equal multisets must give equal sums of floats, whatever order they arrived in.
+    order = np.lexsort((net, gross, day_, owner))
+    owner, day_, n, gross, net = owner[order], day_[order], n[order], gross[order], net[order]
+
+    orders = _sum_by(owner, n, count)
+    gross_sum, net_sum = _sum_by(owner, gross, count), _sum_by(owner, net, count) - loose_minor
+    some = orders > 0
+    first_row = np.searchsorted(owner, np.arange(count))
+    last_row = np.searchsorted(owner, np.arange(count), side="right") - 1
+    first_day, last_day = _pick(day_, first_row, some), _pick(day_, last_row, some)
+    lifetime = np.where(some, as_of - first_day, np.nan)
+    recency = np.where(some, as_of - last_day, np.nan)
+    unit = float(minor_per_major)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        aov = np.where(some, gross_sum / unit / orders, np.nan)
+        per_month = np.where(some, orders * DAYS_PER_MONTH / np.maximum(lifetime, DAYS_PER_MONTH), np.nan)
+    frequency_score = score_high_is_good(np.where(some, orders - 1.0, np.nan), quintiles.frequency)
+    inputs = np.column_stack(
+        [_ages(states, as_of), per_month, aov, orders.astype(np.float64), lifetime, recency, frequency_score]
+    )
+    monetary = np.where(some, net_sum / unit, np.nan)
+    engineered = engineer(inputs, quintiles, monetary)
+
+    purchases_ = _Purchases(owner, day_, n, gross, net)
+    loose_array = np.array(loose, dtype=np.int64).reshape(-1, 3)
+    extras = np.column_stack(
+        [
+            *_windows(purchases_, loose_array, as_of, some, unit),
+            *_order_values(purchases_, last_day, orders, gross_sum, some, unit),
+            *_gaps_and_btyd(purchases_, some, first_day, last_day, as_of, gross_sum, net_sum, unit),
+        ]
+    )
+    return FeatureRows(inputs, np.column_stack([engineered, extras]))
+
+
+class _Purchases(NamedTuple):
+    """Purchases of all customers, sorted by owner (row of the batch), then day."""
+
+    owner: Ints
+    day: Ints
+    n: Ints
+    gross: Ints
+    net: Ints
+
+
+def _columns(rows: Sequence[object]) -> tuple[Ints, Ints, Ints, Ints]:
+    flat = np.array([(p.day, p.orders, p.gross_minor, p.net_minor) for p in rows], dtype=np.int64)  # type: ignore[attr-defined]
+    table = flat.reshape(-1, 4)
+    return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
+
+
+def _sum_by(owner: Ints, values: Ints, count: int) -> Ints:
+    """Exact integer sums by owner (np.bincount would go through floats)."""
+    sums = np.zeros(count, dtype=np.int64)
+    np.add.at(sums, owner, values)
+    return sums
+
+
+def _pick(values: Ints, rows: Ints, some: NDArray[np.bool_]) -> Ints:
+    if not len(values):
+        return np.zeros(len(rows), dtype=np.int64)
+    return np.where(some, values[np.clip(rows, 0, len(values) - 1)], 0)
+
+
+def _ages(states: Sequence[CustomerState], as_of: Ints) -> Floats:
+    births = [(state.profile and state.profile.birth_year) or np.nan for state in states]
+    years = as_of.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
+    return np.asarray(years - np.array(births, dtype=np.float64), dtype=np.float64)
+
+
+def _windows(p: _Purchases, loose: Ints, as_of: Ints, some: NDArray[np.bool_], unit: float) -> list[Floats]:
+    age = as_of[p.owner] - p.day
+    loose_age = as_of[loose[:, 0]] - loose[:, 1]
+    counts, spends = [], []
+    for window in WINDOWS_DAYS:
+        inside, loose_inside = age < window, loose_age < window
+        counts.append(np.where(some, _sum_by(p.owner[inside], p.n[inside], len(some)), np.nan))
+        net = _sum_by(p.owner[inside], p.net[inside], len(some))
+        net -= _sum_by(loose[loose_inside, 0], loose[loose_inside, 2], len(some))
+        spends.append(np.where(some, net / unit, np.nan))
+    return counts + spends
+
+
+def _order_values(
+    p: _Purchases, last_day: Ints, orders: Ints, gross_sum: Ints, some: NDArray[np.bool_], unit: float
+) -> list[Floats]:
+    count = len(some)
+    largest = np.zeros(count, dtype=np.int64)
+    np.maximum.at(largest, p.owner, p.gross // p.n)
+    on_last = p.day == last_day[p.owner]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        last = _sum_by(p.owner[on_last], p.gross[on_last], count) / _sum_by(p.owner[on_last], p.n[on_last], count)
+        # Around each customer's own whole mean, so that the squares stay exact far beyond real amounts.
+        centre = np.where(some, gross_sum // np.maximum(orders, 1), 0)
+        deviation = (p.gross // p.n - centre[p.owner]).astype(np.float64) / unit
+        squares = np.zeros(count)
+        np.add.at(squares, p.owner, deviation * deviation * p.n)
+        std = np.sqrt(squares / orders)
+    return [np.where(some, largest / unit, np.nan), np.where(some, last / unit, np.nan), np.where(some, std, np.nan)]
+
+
+def _gaps_and_btyd(
+    p: _Purchases,
+    some: NDArray[np.bool_],
+    first_day: Ints,
+    last_day: Ints,
+    as_of: Ints,
+    gross_sum: Ints,
+    net_sum: Ints,
+    unit: float,
+) -> list[Floats]:
+    count = len(some)
+    fresh = np.ones(len(p.owner), dtype=np.bool_)
+    fresh[1:] = (p.owner[1:] != p.owner[:-1]) | (p.day[1:] != p.day[:-1])
+    day_index = np.cumsum(fresh) - 1
+    owner, day_ = p.owner[fresh], p.day[fresh]
+    day_net = _sum_by(day_index, p.net, len(owner))
+    repeat = np.zeros(len(owner), dtype=np.bool_)
+    repeat[1:] = owner[1:] == owner[:-1]
+    gap = np.zeros(len(owner), dtype=np.int64)
+    gap[1:] = day_[1:] - day_[:-1]
+    gap_owner, gap = owner[repeat], gap[repeat]
+    x = np.bincount(gap_owner, minlength=count).astype(np.float64)
+    sums = _sum_by(gap_owner, gap, count)
+    squares = _sum_by(gap_owner, gap * gap, count)
+    litt = _sum_by(gap_owner, _LOG_GAP[np.minimum(gap, len(_LOG_GAP) - 1)], count) / _LOG_UNIT
+    last_gap = np.full(count, np.nan)
+    last_gap[gap_owner] = gap  # sorted by day, so the last gap of each owner stays
+    positive = day_net > 0
+    paid_days = np.bincount(owner[positive], minlength=count).astype(np.float64)
+    paid = _sum_by(owner[positive], day_net[positive], count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = (x * squares - sums.astype(np.float64) ** 2) / (x * x)
+        gap_std = np.where(x >= 2, np.sqrt(np.maximum(variance, 0.0)), np.nan)
+        refund_share = np.where(gross_sum > 0, (gross_sum - net_sum) / gross_sum, 0.0)
+        mean_paid = np.where(paid_days > 0, paid / paid_days / unit, np.nan)
+    return [
+        gap_std,
+        np.where(x >= 1, last_gap, np.nan),
+        np.where(some, refund_share, np.nan),
+        np.where(some, x, np.nan),
+        np.where(some, last_day - first_day, np.nan),
+        np.where(some, as_of - first_day, np.nan),
+        np.where(some, litt, np.nan),
+        mean_paid,
+        np.where(some, paid_days, np.nan),
+    ]
