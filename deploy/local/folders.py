@@ -15,8 +15,8 @@ from pathlib import Path
 
 from deploy.local.errors import LocalStackError
 
-# Below the range from which the kernel takes the local ports of outgoing connections (32768 and up): a port in that range
-# could be taken by any client while its server is down for a moment, in a restart.
+# Below the range from which the kernel takes the local ports of outgoing connections (32768 and up): one of those could
+# be taken by any client while its server is down for a moment, in a restart.
 _PORTS = range(20_000, 32_000)
 _TEMPORARY_PREFIX = "clv-local-"
 _LOCK_NAME = ".in-use"
@@ -44,7 +44,7 @@ class DataFolder:
         except BlockingIOError:
             os.close(self._lock_fd)
             raise LocalStackError(
-                f"the {what} folder {self.path} is in use by another process: stop that one first, or give another folder"
+                f"the {what} folder {self.path} is in use: stop the process that uses it, or give another folder"
             ) from None
         if self.temporary:
             lock.rename(self.path / _LOCK_NAME)
@@ -91,7 +91,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
-    """`count` different TCP ports of 127.0.0.1 that are free now. Others may take them before you do: try again then."""
+    """`count` different TCP ports of 127.0.0.1 that are free now. Another process may still take them first."""
     taken = set(avoid)
     ports: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ _LOG_CONFIG = Path(__file__).with_name("kafka") / "log4j2.properties"
 _HOST = "127.0.0.1"
 _START_ATTEMPTS = 3
 _ARCHIVE_DUMP_S_MAX = 30.0
+_EXIT_CODE_STOPPED = 128 + signal.SIGTERM  # of a JVM that ran its shutdown hooks to the end
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 
 
@@ -102,14 +104,14 @@ class LocalKafka:
             raise
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Shut down cleanly; brokers that still run after `timeout_s` are killed. Safe to call at any time, and twice."""
+        """Shut down cleanly; brokers that still run after `timeout_s` are killed. Safe at any time, and twice."""
         processes = list(self._processes.values())
         recording = self._archive.recording and timeout_s > 0
         limit_s = max(timeout_s, _ARCHIVE_DUMP_S_MAX) if recording else timeout_s
         if processes:
             with ThreadPoolExecutor(len(processes)) as pool:  # together: each hands its partitions to the others
-                list(pool.map(lambda process: process.stop(limit_s), processes))
-        self._archive.finish()
+                exit_codes = list(pool.map(lambda process: process.stop(limit_s), processes))
+            self._archive.finish(complete=exit_codes[0] == _EXIT_CODE_STOPPED)
         self._processes = {}
         if self._folder is not None:
             self._folder.release()
@@ -131,8 +133,6 @@ class LocalKafka:
         """Stop the broker if it runs, start it again on the same ports, and return once it serves."""
         process = self.process(broker)
         process.stop()
-        self._archive.finish()
-        process.argv = [argument for argument in process.argv if argument not in self._archive.recording_options]
         process.start()
         living = [each for each in self._ids if self._processes[each].alive and not self._processes[each].paused]
         self._wait_until_serving([broker], expected=frozenset(living))
@@ -165,7 +165,8 @@ class LocalKafka:
                 str(folder / "server.properties"),
             ]
             self._processes[broker] = ServiceProcess(f"Kafka broker {broker}", argv, log_path=folder / "console.log")
-        new = [each for each in self._ids if not (self.data_dir / f"broker-{each}" / "data" / "meta.properties").exists()]
+        marks = {each: self.data_dir / f"broker-{each}" / "data" / "meta.properties" for each in self._ids}
+        new = [each for each, mark in marks.items() if not mark.exists()]
         with ThreadPoolExecutor(len(self._ids)) as pool:
             list(pool.map(lambda broker: self._format(broker, common), new))
 
@@ -233,6 +234,9 @@ class LocalKafka:
             "offsets.topic.num.partitions": "10",
             "transaction.state.log.num.partitions": "10",
             "group.initial.rebalance.delay.ms": "0",
+            # A broker that was killed cannot rejoin before its last session is over: 9 s by default.
+            "broker.heartbeat.interval.ms": "500",
+            "broker.session.timeout.ms": "3000",
             "log.cleaner.dedupe.buffer.size": str(32 * 1024 * 1024),  # 128 MiB would be a quarter of the heap
             **self._settings,
         }
@@ -325,11 +329,14 @@ class _Archive:
     def recording_options(self) -> tuple[str, ...]:
         return (f"-XX:ArchiveClassesAtExit={self._unfinished}", "-Xlog:disable") if self.recording else ()
 
-    def finish(self) -> None:
-        """Put what was recorded in place; to be called after the recording process has ended."""
+    def finish(self, complete: bool) -> None:
+        """After the recording process has ended: put what it recorded in place, or throw it away if it was killed."""
         if self._path is not None and self._unfinished is not None:
-            with contextlib.suppress(OSError):  # killed before it could write: the next one records
-                self._unfinished.rename(self._path)
+            with contextlib.suppress(FileNotFoundError):  # killed before it wrote anything
+                if complete:
+                    self._unfinished.rename(self._path)
+                else:
+                    self._unfinished.unlink()
 
 
 def _archive_path(home: Path, java: str, jars: list[Path]) -> Path:

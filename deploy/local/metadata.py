@@ -65,5 +65,5 @@ def _decode(answer: bytes, correlation: int) -> ClusterView:
 
 
 def _after_string(answer: bytes, at: int) -> int:
-    (length,) = struct.unpack_from(">h", answer, at)  # -1: null
+    length: int = struct.unpack_from(">h", answer, at)[0]  # -1: null
     return at + 2 + max(length, 0)

@@ -1,4 +1,4 @@
-"""MongoDB as a child process: a replica set of one node, so that transactions, retryable writes and majority writes work.
+"""MongoDB as a child process: a replica set of one node, so that transactions and retryable and majority writes work.
 
 Must never initiate a replica set over existing data, and never report ready before the node is primary.
 """
@@ -31,8 +31,8 @@ REPLICA_SET = "clv"
 class LocalMongo:
     """A MongoDB server on this machine. A context manager; or call `start` and `stop`.
 
-    data_dir: kept, and can be started again; None: a temporary folder, deleted by `stop`. cache_gb: bound of the storage
-    engine's cache, GiB. Methods raise LocalStackError with a line for the user.
+    data_dir: kept, and can be started again; None: a temporary folder, deleted by `stop`. cache_gb: bound of the
+    storage engine's cache, GiB. Methods raise LocalStackError with a line for the user.
     """
 
     def __init__(
@@ -84,13 +84,8 @@ class LocalMongo:
             for attempt in range(1, _START_ATTEMPTS + 1):
                 self._prepare(program)
                 self.process.start()
-                try:
-                    self._wait_until_primary()
+                if self._became_primary(may_fail=attempt < _START_ATTEMPTS):
                     return
-                except LocalStackError:
-                    lost_its_port = not self.process.alive and "Address already in use" in self.process_log_tail()
-                    if not lost_its_port or attempt == _START_ATTEMPTS:
-                        raise
         except BaseException:
             self.stop(timeout_s=0.0)
             raise
@@ -151,6 +146,16 @@ class LocalMongo:
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         ]
         self._process = ServiceProcess("MongoDB", argv, log_path=self.data_dir / "console.log")
+
+    def _became_primary(self, may_fail: bool) -> bool:
+        """Wait for it; False if the port was taken meanwhile and `may_fail`."""
+        try:
+            self._wait_until_primary()
+        except LocalStackError:
+            if may_fail and not self.process.alive and "Address already in use" in self.process_log_tail():
+                return False
+            raise
+        return True
 
     def _wait_until_primary(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s

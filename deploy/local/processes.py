@@ -34,7 +34,6 @@ class _Spawner:
     """
 
     def __init__(self) -> None:
-        self.pid = os.getpid()  # threads do not survive a fork: a forked process needs a spawner of its own
         self._requests: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
         self._requests = queue.SimpleQueue()
         threading.Thread(target=self._run, name="clv-spawner", daemon=True).start()
@@ -44,7 +43,7 @@ class _Spawner:
             start, answer = self._requests.get()
             try:
                 answer.set_result(start())
-            except BaseException as error:  # handed to the caller, who raises it
+            except BaseException as error:  # noqa: BLE001 (handed to the caller, who raises it)
                 answer.set_exception(error)
 
     def spawn(self, start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
@@ -53,17 +52,16 @@ class _Spawner:
         return answer.result()
 
 
-_spawner: _Spawner | None = None
-_spawner_lock = threading.Lock()
+_spawners: dict[int, _Spawner] = {}  # by the process that they live in: none survives a fork
+_spawners_lock = threading.Lock()
 _running: "weakref.WeakSet[ServiceProcess]" = weakref.WeakSet()
 
 
 def _the_spawner() -> _Spawner:
-    global _spawner
-    with _spawner_lock:
-        if _spawner is None or _spawner.pid != os.getpid():
-            _spawner = _Spawner()
-        return _spawner
+    with _spawners_lock:
+        if os.getpid() not in _spawners:
+            _spawners[os.getpid()] = _Spawner()
+        return _spawners[os.getpid()]
 
 
 @atexit.register
@@ -110,10 +108,11 @@ class ServiceProcess:
         if not sys.platform.startswith("linux"):
             raise LocalStackError(f"{self.name} cannot be started here: the local stack needs Linux")
         environment = {key: value for key, value in {**os.environ, **self.env}.items() if value is not None}
-        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *self.argv]
+        report, report_fd = os.pipe()
+        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), str(report_fd), *self.argv]
         if self.log_path != Path(os.devnull):
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as log:
+        with os.fdopen(report, "rb") as reader, os.fdopen(report_fd, "wb") as writer, self.log_path.open("ab") as log:
             self._process = _the_spawner().spawn(
                 lambda: subprocess.Popen(
                     command,
@@ -122,13 +121,20 @@ class ServiceProcess:
                     stderr=subprocess.STDOUT,
                     env=environment,
                     cwd=self.cwd,
+                    pass_fds=(report_fd,),
                     # Ctrl-C in a terminal goes to the whole foreground group: who started it decides when it stops.
                     start_new_session=True,
                 )
             )
-        self._owner_pid = os.getpid()
-        self._paused = False
-        _running.add(self)
+            self._owner_pid = os.getpid()
+            self._paused = False
+            _running.add(self)
+            # Until the program runs, a pause would also keep it from asking to die with this process.
+            writer.close()
+            failure = reader.read().decode(errors="replace")
+        if failure:
+            self.wait()
+            raise LocalStackError(f"{self.name} cannot be started: {failure}")
 
     @property
     def owned(self) -> bool:

@@ -29,7 +29,7 @@ _ANSWER_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the servers are: Kafka's bootstrap servers (`host:port`, comma-separated) and MongoDB's connection string."""
+    """Kafka's bootstrap servers (`host:port`, comma-separated) and MongoDB's connection string."""
 
     kafka_bootstrap_servers: str
     mongo_uri: str
@@ -73,7 +73,7 @@ class LocalStack:
             self.mongo = LocalMongo(folder and folder / "mongodb", home=home, announce=announce)
 
     def start(self) -> None:
-        """Start what is embedded, both at once, and check that what is named answers. LocalStackError if it does not."""
+        """Start what is embedded, both at once, and check that what is named answers."""
         if self.kafka is None:
             check_kafka(self._named[KAFKA_VARIABLE])
         if self.mongo is None:

@@ -1,5 +1,5 @@
-"""Buy-till-you-die models: BG/NBD, MBG/NBD, Pareto/NBD for purchases, Gamma-Gamma for spend; fit, predict, and the fixed-node
-forms that the ONNX graph is built from. It must never read a file, a clock or a random number."""
+"""Buy-till-you-die models: BG/NBD, MBG/NBD, Pareto/NBD for purchases, Gamma-Gamma for spend; fit, predict, and the
+fixed-node forms that the ONNX graph is built from. It must never read a file, a clock or a random number."""
 
 from domain.btyd.fitting import REPEAT_BUYERS_MIN, fit_bg_nbd, fit_gamma_gamma, fit_mbg_nbd, fit_pareto_nbd
 from domain.btyd.histories import PurchaseHistories, purchase_histories

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from domain.btyd.parameters import FloatArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PurchaseHistories:
     """Unique histories and how many customers share each; all arrays have shape (rows,), sorted by (x, t_x, T)."""
 
@@ -20,10 +20,12 @@ class PurchaseHistories:
 
     @property
     def customers_total(self) -> int:
+        """Customers over all rows."""
         return int(self.customers.sum())
 
     @property
     def repeat_buyers(self) -> int:
+        """Customers with at least one repeat purchase day."""
         return int(self.customers[self.x > 0].sum())
 
     def scaled(self, days_per_unit: float) -> "PurchaseHistories":
@@ -31,7 +33,7 @@ class PurchaseHistories:
         return PurchaseHistories(self.x, self.t_x_days / days_per_unit, self.age_days / days_per_unit, self.customers)
 
     def thinned(self, rows_max: int) -> "PurchaseHistories":
-        """About `rows_max` rows, evenly spread over the sorted rows: enough to tell good starting points from bad ones."""
+        """About `rows_max` of the sorted rows, evenly spread: enough to tell good starting points from bad ones."""
         step = max(1, -(-self.x.size // rows_max))
         return PurchaseHistories(self.x[::step], self.t_x_days[::step], self.age_days[::step], self.customers[::step])
 
@@ -41,7 +43,8 @@ def purchase_histories(
 ) -> PurchaseHistories:
     """Check and fold histories of shape (n,). `customers` are the rows' counts (default: one each).
 
-    Raises ValueError, naming the first bad row, unless 0 ≤ t_x ≤ T, x is a whole number ≥ 0 and t_x = 0 exactly where x = 0.
+    Raises ValueError, naming the first bad row, unless 0 ≤ t_x ≤ T, x is a whole number ≥ 0, and t_x = 0 exactly where
+    x = 0.
     """
     columns = [np.atleast_1d(np.asarray(column, dtype=np.float64)) for column in (x, t_x_days, age_days)]
     counts = np.ones(columns[0].shape) if customers is None else np.atleast_1d(np.asarray(customers, dtype=np.float64))
@@ -49,13 +52,14 @@ def purchase_histories(
         raise ValueError("x, t_x_days, age_days and customers must be one-dimensional and equally long")
     if columns[0].size == 0:
         raise ValueError("no customers: a purchase model needs at least one history")
-    _check_rows(*columns, counts)
+    _check_rows(columns[0], columns[1], columns[2], counts)
     order = np.lexsort(columns[::-1])
     sorted_columns = [column[order] for column in columns]
     is_new = np.ones(order.size, dtype=bool)
     is_new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in sorted_columns])
     first = np.flatnonzero(is_new)
-    return PurchaseHistories(*(column[first] for column in sorted_columns), np.add.reduceat(counts[order], first))
+    unique_x, unique_t_x, unique_age = (column[first] for column in sorted_columns)
+    return PurchaseHistories(unique_x, unique_t_x, unique_age, np.add.reduceat(counts[order], first))
 
 
 def _check_rows(x: FloatArray, t_x_days: FloatArray, age_days: FloatArray, counts: FloatArray) -> None:

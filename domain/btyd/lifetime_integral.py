@@ -1,5 +1,5 @@
-"""One integral that Pareto/NBD needs twice (probability of having died, probability of a next order), by Gauss–Legendre on
-a logarithmic time axis. It must use only operations that an ONNX graph has."""
+"""One integral that Pareto/NBD needs twice (probability of having died, probability of a next order), by Gauss–Legendre
+on a logarithmic time axis. It must use only operations that an ONNX graph has."""
 
 from functools import cache
 from typing import NamedTuple

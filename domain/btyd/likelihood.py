@@ -1,5 +1,5 @@
-"""Log-likelihoods and their gradients, per history, of BG/NBD, MBG/NBD and Pareto/NBD. Time may be in any unit, as long as
-histories and parameters agree. It must never penalise, clip or skip a history."""
+"""Log-likelihoods and their gradients, per history, of BG/NBD, MBG/NBD and Pareto/NBD. Time may be in any unit, as long
+as histories and parameters agree. It must never penalise, clip or skip a history."""
 
 import numpy as np
 from scipy.special import betaln, digamma, gammaln

@@ -1,7 +1,6 @@
-"""What the buy-till-you-die models are made of: fitted parameters, fit reports and predictions as frozen, JSON-able records.
-It must never fit, predict or guess: a record that cannot be a model (non-positive, not finite) is refused when made."""
+"""What the buy-till-you-die models are made of: fitted parameters, fit reports and predictions as frozen, JSON-able
+records. It must never fit, predict or guess: a record that cannot be a model is refused when made."""
 
-import math
 from typing import NamedTuple
 
 import msgspec
@@ -24,15 +23,20 @@ class NotEnoughRepeatBuyers(ValueError):
         )
 
 
-def _require_positive(record: msgspec.Struct) -> None:
+# Far beyond what any data can tell apart, and what predictions are known to be finite for.
+PARAMETER_MIN, PARAMETER_MAX = 1e-6, 1e9
+
+
+def _require_in_range(record: msgspec.Struct) -> None:
     for name in record.__struct_fields__:
         value = getattr(record, name)
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{type(record).__name__}.{name} must be finite and > 0, got {value}")
+        if not PARAMETER_MIN <= value <= PARAMETER_MAX:
+            message = f"must be between {PARAMETER_MIN:g} and {PARAMETER_MAX:g}"
+            raise ValueError(f"{type(record).__name__}.{name} {message}, got {value}")
 
 
 class BgNbd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bg_nbd", tag_field="model"):
-    """BG/NBD (Fader, Hardie, Lee 2005): λ ~ Gamma(r, alpha_days), p ~ Beta(a, b), dropout after each repeat purchase."""
+    """BG/NBD (Fader, Hardie, Lee 2005): λ ~ Gamma(r, alpha_days), p ~ Beta(a, b), dropout after each repeat."""
 
     r: float
     alpha_days: float
@@ -40,7 +44,7 @@ class BgNbd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bg_nbd
     b: float
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        _require_in_range(self)
 
 
 class MbgNbd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="mbg_nbd", tag_field="model"):
@@ -52,11 +56,11 @@ class MbgNbd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="mbg_n
     b: float
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        _require_in_range(self)
 
 
 class ParetoNbd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pareto_nbd", tag_field="model"):
-    """Pareto/NBD (Schmittlein, Morrison, Colombo 1987): λ ~ Gamma(r, alpha_days), lifetime rate μ ~ Gamma(s, beta_days)."""
+    """Pareto/NBD (Schmittlein, Morrison, Colombo 1987): λ ~ Gamma(r, alpha_days), dropout rate μ ~ Gamma(s, beta)."""
 
     r: float
     alpha_days: float
@@ -64,7 +68,7 @@ class ParetoNbd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pa
     beta_days: float
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        _require_in_range(self)
 
 
 class GammaGamma(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="gamma_gamma", tag_field="model"):
@@ -78,7 +82,7 @@ class GammaGamma(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="g
     gamma_money: float
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        _require_in_range(self)
         if self.q <= 1:
             raise ValueError(f"GammaGamma.q must be > 1 (the mean spend of the population is infinite), got {self.q}")
 
@@ -87,7 +91,7 @@ OrderModel = BgNbd | MbgNbd | ParetoNbd
 
 
 class OrderModelFit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A fitted purchase model. `at_bounds` names parameters that ran to the edge of the search: they are not identified."""
+    """A fitted purchase model. `at_bounds` names parameters at the edge of the search: the data do not fix them."""
 
     params: OrderModel
     log_likelihood: float  # with time in days
@@ -125,7 +129,8 @@ def to_json(record: OrderModel | GammaGamma | OrderModelFit | SpendModelFit) -> 
 
 def order_model_from_json(data: bytes | str) -> OrderModel:
     """Inverse of `to_json` for a purchase model. Raises ValueError for an unknown model, field or value."""
-    return msgspec.json.decode(data, type=OrderModel)
+    model: OrderModel = msgspec.json.decode(data, type=OrderModel)
+    return model
 
 
 def spend_model_from_json(data: bytes | str) -> GammaGamma:

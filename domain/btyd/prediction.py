@@ -1,5 +1,5 @@
-"""Predictions for any number of customers in bounded memory, with checked input. It must never return NaN, infinity or a
-negative number, and never compute anything otherwise than `quadrature` does."""
+"""Predictions for any number of customers in bounded memory, with checked input. It must never return NaN, infinity or
+a negative number, and never compute anything otherwise than `quadrature` does."""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -1,5 +1,5 @@
-"""Predictions of the purchase models as fixed-node sums of exp, log and arithmetic: the one definition that training uses
-and that the scorer's ONNX graph copies op by op. It must never call a special function or branch on a row."""
+"""Predictions of the purchase models as fixed-node sums of exp, log and arithmetic: the one definition that training
+uses and that the scorer's ONNX graph copies op by op. It must never call a special function or branch on a row."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,18 @@ from domain.btyd.parameters import BgNbd, FloatArray, MbgNbd, OrderModel, Outloo
 
 # The nodes resolve histories of up to this many repeat purchase days.
 REPEAT_DAYS_MAX = 10_000
-# log1p and expm1 are built from log and exp, exact only where their argument is not lost in 1 + z. Below this z the
-# expected orders are flat in p to n·z/2 ≤ 5e-9.
+# log1p and expm1 are built from log and exp, exact only where z is not lost in 1 + z, nor r·z. Below this z the
+# expected orders are flat in p to (r + x)·z/2 ≤ 5e-9.
 RATIO_MIN = 1e-12
+RATIO_TIMES_R_MIN = 1e-14
+HORIZON_DAYS_MAX = 100_000
 EXPONENT_MAX = 600.0
-# (s − 1) in a denominator: closer to 1 than this, the limit is reached to 1e-7 · log(1 + t/(β+T)).
-SHAPE_GAP_MIN = 1e-7
+# Closer to s = 1 than this, two terms of the series in s − 1 are exact to 1e-12 · log²(1 + t/(β+T)).
+SHAPE_GAP_MIN = 1e-6
+LIFETIME_RATIO_MIN = 1e-9  # times SHAPE_GAP_MIN: still enough for _expm1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BetaQuadrature:
     """Nodes over the dropout probability p for BG/NBD and MBG/NBD; arrays of shape (nodes,).
 
@@ -33,12 +36,13 @@ class BetaQuadrature:
     keeps_at_one_draw: float  # b: the Beta parameter after the first draw, minus 1
     first_draws: int  # 0 for BG/NBD; 1 for MBG/NBD, which draws after the first purchase too
     horizon_days: float
+    ratio_min: float
     p: FloatArray
     log_keep: FloatArray  # log(1 − p)
     log_weight: FloatArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LifetimeQuadrature:
     """Pareto/NBD needs no nodes of its own: those of `lifetime_integral` fit every row and parameter."""
 
@@ -57,10 +61,10 @@ def quadrature(params: OrderModel, horizon_days: float, tolerance: float = 1e-8)
 
     The number of BG and MBG nodes follows from the tolerance (relative error of expected orders) and the parameters:
     about 30–70, up to 150 where dropout hardly varies between customers (a = 50, b ≪ a).
-    Raises ValueError unless horizon_days is finite and > 0 and 1e-12 ≤ tolerance ≤ 1e-2.
+    Raises ValueError unless 0 < horizon_days ≤ HORIZON_DAYS_MAX and 1e-12 ≤ tolerance ≤ 1e-2.
     """
-    if not (np.isfinite(horizon_days) and horizon_days > 0):
-        raise ValueError(f"horizon_days must be finite and > 0, got {horizon_days}")
+    if not 0 < horizon_days <= HORIZON_DAYS_MAX:
+        raise ValueError(f"horizon_days must be > 0 and at most {HORIZON_DAYS_MAX}, got {horizon_days}")
     if not 1e-12 <= tolerance <= 1e-2:
         raise ValueError(f"tolerance must be between 1e-12 and 1e-2, got {tolerance}")
     if isinstance(params, ParetoNbd):
@@ -97,7 +101,8 @@ def _beta_quadrature(params: BgNbd | MbgNbd, horizon_days: float, tolerance: flo
     log_p, log_keep, log_weight = at(u)
     return BetaQuadrature(
         r=params.r, alpha_days=params.alpha_days, a=params.a, keeps_at_one_draw=params.b, first_draws=first_draws,
-        horizon_days=horizon_days, p=np.exp(log_p), log_keep=log_keep, log_weight=log_weight - log_weight.max(),
+        horizon_days=horizon_days, p=np.exp(log_p), log_keep=log_keep,
+        ratio_min=max(RATIO_MIN, RATIO_TIMES_R_MIN / params.r), log_weight=log_weight - log_weight.max(),
     )  # fmt: skip
 
 
@@ -151,7 +156,7 @@ def _evaluate_beta(nodes: BetaQuadrature, x: FloatArray, t_x_days: FloatArray, a
     ratio = nodes.horizon_days / (nodes.alpha_days + age_days)
     row_weight = x[:, None] * nodes.log_keep + nodes.log_weight
     weight = np.exp(row_weight - row_weight.max(axis=1, keepdims=True))
-    z = np.maximum(ratio[:, None] * nodes.p, RATIO_MIN)
+    z = np.maximum(ratio[:, None] * nodes.p, nodes.ratio_min)
     bought = _one_minus_exp(np.minimum(n[:, None] * _log1p(z), EXPONENT_MAX)) / z
     if_alive = ratio * (weight * bought).sum(axis=1) / weight.sum(axis=1)
 
@@ -160,7 +165,7 @@ def _evaluate_beta(nodes: BetaQuadrature, x: FloatArray, t_x_days: FloatArray, a
     gain = np.log(nodes.alpha_days + age_days) - np.log(nodes.alpha_days + t_x_days)
     has_drawn = np.minimum(draws, 1.0)
     alive = has_drawn * _p_alive(np.log(nodes.a) - np.log(keeps) + n * gain) + (1 - has_drawn)
-    ordered = _one_minus_exp(np.minimum(n * _log1p(np.maximum(ratio, RATIO_MIN)), EXPONENT_MAX))
+    ordered = _one_minus_exp(np.minimum(n * _log1p(np.maximum(ratio, nodes.ratio_min)), EXPONENT_MAX))
     return Outlook(alive, alive * if_alive, alive * ordered)
 
 
@@ -185,14 +190,20 @@ def _evaluate_lifetime(nodes: LifetimeQuadrature, x: FloatArray, t_x_days: Float
     rate = n / age_a
     ordered = rate * lifetime_nodes(age_a, age_b, n + 1, nodes.s, nodes.horizon_days).mass.sum(axis=1)
     gap = nodes.s - 1
-    if abs(gap) < SHAPE_GAP_MIN:  # a property of the model, not of the row: the graph has a constant here
-        gap = SHAPE_GAP_MIN
-    exponent = gap * _log1p(np.maximum(nodes.horizon_days / age_b, RATIO_MIN))
-    if_alive = rate * age_b * -_expm1(-exponent) / gap
+    z = np.maximum(nodes.horizon_days / age_b, LIFETIME_RATIO_MIN)
+    grown = _log1p(z)
+    # A property of the model, not of the row: decided when the graph is built.
+    nearly_one = abs(gap) < SHAPE_GAP_MIN
+    lived_share = (
+        grown * (1 - gap * grown / 2) / z
+        if nearly_one
+        else -_expm1(np.maximum(-gap * grown, -EXPONENT_MAX)) / (gap * z)
+    )
+    if_alive = rate * nodes.horizon_days * lived_share
     return Outlook(alive, alive * if_alive, alive * np.minimum(ordered, 1.0))
 
 
 def _expm1(y: FloatArray) -> FloatArray:
-    """e^y − 1 for y ≠ 0, |y| ≥ 1e-15 (Kahan), as `_one_minus_exp` but for either sign."""
+    """e^y − 1 for 1e-15 ≤ |y| ≤ 700 (Kahan), as `_one_minus_exp` but for either sign."""
     grown = np.exp(y)
     return (grown - 1) * y / np.log(grown)

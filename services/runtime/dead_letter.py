@@ -1,4 +1,4 @@
-"""Sending dead letters: counted by reason, acknowledged like any other output. What they look like: schemas.dead_letters."""
+"""Sends dead letters: counted by reason, acknowledged like any other output. Their form: schemas.dead_letters."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ log = logger(__name__)
 
 
 async def send_dead_letter(producer: AIOKafkaProducer, letter: DeadLetter) -> asyncio.Future[object]:
-    """Queue the letter; the future is its acknowledgement, which must be awaited before the origin's offset is committed."""
+    """Queue the letter; the future is its acknowledgement, to be awaited before the origin's offset is committed."""
     telemetry.DEAD_LETTERS.inc(service=letter.service, reason=letter.reason.value)
     log.warning(
         "dead_letter",
@@ -23,7 +23,13 @@ async def send_dead_letter(producer: AIOKafkaProducer, letter: DeadLetter) -> as
         partition=letter.origin.partition,
         offset=letter.origin.offset,
     )
-    future: asyncio.Future[object] = await producer.send(
-        DEAD_LETTERS, key=letter.key, value=letter.value, headers=to_headers(letter)
-    )
+    headers = to_headers(letter)
+    future: asyncio.Future[object]
+    if letter.key is None and letter.value is None:  # send() refuses such a message, a batch of one does not
+        batch = producer.create_batch()
+        batch.append(key=None, value=None, timestamp=letter.rejected_at_ms, headers=headers)
+        batch.close()
+        future = await producer.send_batch(batch, DEAD_LETTERS, partition=0)
+    else:
+        future = await producer.send(DEAD_LETTERS, key=letter.key, value=letter.value, headers=headers)
     return future

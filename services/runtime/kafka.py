@@ -57,7 +57,7 @@ async def create_topics(bootstrap_servers: str, topics: Iterable[Topic], replica
             if topic.name in existing:
                 continue
             response = await admin.create_topics(
-                [NewTopic(topic.name, topic.partitions, replication_factor, topic_configs=topic.broker_config())]
+                [NewTopic(topic.name, topic.partitions, replication_factor, {}, topic.broker_config())]
             )
             for name, code, *_ in response.topic_errors:
                 if code not in (0, TopicAlreadyExistsError.errno):

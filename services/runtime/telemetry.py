@@ -190,6 +190,11 @@ FEATURES_WATERMARK = _declare(
         ("partition",),
     )
 )
+FEATURES_RECOVERED = _declare(
+    Metric(
+        "counter", "features", "clv_features_recovered_rows_total", "rows", "Changelog rows read to recover local state."
+    )
+)
 FEATURES_REFRESH_AGE = _declare(
     Metric(
         "gauge",

@@ -1,0 +1,43 @@
+"""Settings of the feature worker."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from services.runtime.settings import CommonSettings
+
+
+class FeaturesSettings(CommonSettings):
+    """Settings of the feature worker."""
+
+    features_http_port: Annotated[int, Field(description="Port of health, metrics and refresh", ge=1, le=65535)] = 8002
+    features_data_dir: Annotated[
+        Path, Field(description="Folder of this worker's local table; one folder a worker, kept over restarts")
+    ] = Path("data/features")
+    features_chunk_records: Annotated[
+        int, Field(description="Most records of a partition folded as one chunk", ge=1, le=100_000)
+    ] = 5000
+    features_clock: Annotated[
+        Literal["wall", "event"],
+        Field(description="What as_of follows: the wall clock (live), or each partition's latest event (replay)"),
+    ] = "wall"
+    features_refresh_seconds: Annotated[
+        int,
+        Field(
+            description="Every customer is emitted anew at least once in this many seconds of the clock; 0 is never",
+            ge=0,
+        ),
+    ] = 86_400
+    features_commit_seconds: Annotated[
+        float, Field(description="Seconds between commits of source offsets", gt=0, le=60)
+    ] = 1.0
+    features_block_cache_bytes: Annotated[
+        int, Field(description="RocksDB block cache of one partition, bytes", ge=1 << 20)
+    ] = 64 << 20
+    features_write_buffer_bytes: Annotated[
+        int, Field(description="RocksDB memtable of one partition, bytes", ge=1 << 20)
+    ] = 16 << 20
+    models_dir: Annotated[Path, Field(description="Folder of model bundles and the pointer to the one in use")] = Path(
+        "models"
+    )

@@ -1,0 +1,1 @@
+"""The scorer: customer features in, predictions out. Follows the model pointer and the population's thresholds."""

@@ -1,0 +1,97 @@
+"""From records of customer-features to what is to be scored: judged one by one, then the newest of each customer.
+
+Pure: bytes in, candidates and refusals out. Must never raise for what a message holds.
+"""
+
+from collections.abc import Iterable
+from datetime import date
+from typing import NamedTuple
+
+import msgspec
+
+from domain.features import FEATURE_NAMES
+from schemas.customer_features import FeaturesView, Values, decode_features_view, decode_values
+from schemas.dead_letters import Reason
+
+FEATURE_VERSION_MAX = 2**53 - 1
+
+
+class Candidate(msgspec.Struct, frozen=True, gc=False):
+    """A message that can be scored."""
+
+    view: FeaturesView
+    features: Values
+    timestamp_ms: int
+    """Kafka timestamp of the record: when the event behind it arrived."""
+
+
+class Erased(NamedTuple):
+    """A tombstone: the customer is to be forgotten."""
+
+    customer_id: str
+    timestamp_ms: int
+
+
+class Refusal(NamedTuple):
+    """Why a message cannot be scored."""
+
+    reason: Reason
+    detail: str
+
+
+def judge(key: bytes | None, value: bytes | None, timestamp_ms: int, currency: str) -> Candidate | Erased | Refusal:
+    """What a record of customer-features is. currency: the reporting currency its money must be in."""
+    try:
+        if not key:
+            return Refusal(Reason.EMPTY_KEY, "the key must be the customer_id, and is empty")
+        customer_id = key.decode()
+        if value is None:
+            return Erased(customer_id, timestamp_ms)
+        view = decode_features_view(value)
+        features = decode_values(view.features)
+        decode_values(view.inputs)
+    except msgspec.ValidationError as error:
+        missing = "missing required field" in str(error)
+        return Refusal(Reason.MISSING_FIELD if missing else Reason.INVALID_FIELD, str(error))
+    except UnicodeDecodeError as error:
+        return Refusal(Reason.INVALID_UTF8, f"the message is not UTF-8: {error}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Refusal(Reason.INVALID_JSON, str(error))
+    return _fault(customer_id, view, features, currency) or Candidate(view, features, timestamp_ms)
+
+
+def _fault(key: str, view: FeaturesView, features: Values, currency: str) -> Refusal | None:
+    if view.customer_id != key:
+        return Refusal(Reason.KEY_MISMATCH, f"the key is {key[:80]!r}, but customer_id is {view.customer_id[:80]!r}")
+    if view.currency != currency:
+        return Refusal(
+            Reason.INVALID_FIELD, f"currency is {view.currency[:16]!r}, but the scorer reports in {currency}"
+        )
+    if not 0 <= view.feature_version <= FEATURE_VERSION_MAX:
+        return Refusal(Reason.INVALID_FIELD, f"feature_version {view.feature_version} is not within 0 and 2^53 − 1")
+    try:
+        if date.fromisoformat(view.as_of).isoformat() != view.as_of:
+            raise ValueError(view.as_of)
+    except ValueError:
+        return Refusal(Reason.INVALID_FIELD, f"as_of is not a date such as 2024-01-31: {view.as_of[:40]!r}")
+    missing = [name for name in FEATURE_NAMES if name not in features]
+    if missing:
+        return Refusal(Reason.MISSING_FIELD, f"features without {', '.join(missing)}: made by another version")
+    return None
+
+
+def coalesce(judged: Iterable[Candidate | Erased]) -> list[Candidate | Erased]:
+    """At most one entry a customer: after any erasure the candidate with the largest feature_version, of equals the last.
+
+    An erasure that later candidates follow is dropped with what came before it: they replace the customer's record.
+    """
+    newest: dict[str, Candidate | Erased] = {}
+    for entry in judged:
+        if isinstance(entry, Erased):
+            newest[entry.customer_id] = entry
+            continue
+        known = newest.get(entry.view.customer_id)
+        if isinstance(known, Candidate) and known.view.feature_version > entry.view.feature_version:
+            continue
+        newest[entry.view.customer_id] = entry
+    return list(newest.values())

@@ -1,0 +1,1 @@
+"""The sink: predictions in, MongoDB documents out; a newer document is never overwritten by an older one."""

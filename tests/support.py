@@ -1,0 +1,120 @@
+"""Waiting, reading and writing as the outside world does it: with confluent-kafka and plain HTTP."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from deploy.local.processes import ServiceProcess
+
+
+def wait_for(
+    condition: Callable[[], bool], what: str, seconds: float = 30.0, context: Callable[[], str] = lambda: ""
+) -> None:
+    """Wait until the condition holds; fail with `what` and the context otherwise."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}\n{context()}"
+        time.sleep(0.05)
+
+
+def ready(process: Any) -> bool:
+    """Whether the service says that it is ready. Fails at once if the process has ended."""
+    assert process.alive, f"{process.name} ended with {process.exit_code}\n{process.log_tail(40)}"
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def http(process: ServiceProcess, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, Any]:
+    """Status and decoded JSON (or text) of a request to the service."""
+    request = urllib.request.Request(f"http://127.0.0.1:{process.port}{path}", data=body, method=method)  # type: ignore[attr-defined]
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            status, text = answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        status, text = error.code, error.read().decode()
+    try:
+        return status, json.loads(text)
+    except json.JSONDecodeError:
+        return status, text
+
+
+def metric(process: ServiceProcess, name: str, **labels: str) -> float:
+    """Sum of a metric's samples that carry the labels; 0 if there are none."""
+    _, text = http(process, "/metrics")
+    total = 0.0
+    for line in str(text).splitlines():
+        if line.startswith((f"{name}{{", f"{name} ")) and all(f'{k}="{v}"' in line for k, v in labels.items()):
+            total += float(line.rsplit(" ", 1)[1])
+    return total
+
+
+def produce(bootstrap: str, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]], **extra: Any) -> None:
+    """Publish with confluent-kafka and wait for all acknowledgements."""
+    producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 9_000_000, "linger.ms": 5})
+    errors: list[Any] = []
+    for key, value in messages:
+        while True:
+            try:
+                producer.produce(
+                    topic,
+                    key=key,
+                    value=value,
+                    on_delivery=lambda error, _: errors.append(error) if error else None,
+                    **extra,
+                )
+                break
+            except BufferError:
+                producer.poll(0.1)
+    assert producer.flush(60) == 0
+    assert not errors, errors[:3]
+
+
+def read_all(bootstrap: str, topic: str, at_least: int = 0, seconds: float = 30.0) -> list[Message]:
+    """All records of a topic from its beginning to its present end, once there are `at_least` many."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "test-reader", "enable.auto.commit": False})
+    try:
+        deadline = time.monotonic() + seconds
+        while True:
+            partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+            ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+            if sum(ends.values()) >= at_least:
+                break
+            assert time.monotonic() < deadline, (
+                f"{topic} has {sum(ends.values())} records, not {at_least}, after {seconds} s"
+            )
+            time.sleep(0.1)
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        found: list[Message] = []
+        while any(end > 0 for end in ends.values()):
+            messages = consumer.consume(1000, timeout=1.0)
+            for message in messages:
+                assert message.error() is None, message.error()
+                if message.offset() < ends[message.partition()]:
+                    found.append(message)
+            positions = {
+                tp.partition: tp.offset for tp in consumer.position([TopicPartition(topic, p) for p in partitions])
+            }
+            if all(end == 0 or positions[p] >= end for p, end in ends.items()):
+                break
+        return found
+    finally:
+        consumer.close()
+
+
+def newest_by_customer(bootstrap: str, topic: str) -> dict[str, dict[str, Any]]:
+    """The message with the highest feature_version of each customer."""
+    newest: dict[str, dict[str, Any]] = {}
+    for record in read_all(bootstrap, topic):
+        message = json.loads(record.value())
+        known = newest.get(message["customer_id"])
+        if known is None or message["feature_version"] >= known["feature_version"]:
+            newest[message["customer_id"]] = message
+    return newest
