@@ -277,7 +277,13 @@ class LocalKafka:
     def _wait_until_serving(self, brokers: Sequence[int], expected: frozenset[int]) -> None:
         def serving() -> bool:
             views = [cluster_view(_HOST, self._ports[broker][0]) for broker in brokers]
-            return all(view and view.controller_id != -1 and view.broker_ids >= expected for view in views)
+            return all(
+                view
+                and view.cluster_id == self._cluster_id  # not somebody else's Kafka, which took the port
+                and view.controller_id != -1
+                and view.broker_ids >= expected
+                for view in views
+            )
 
         def alive() -> bool:
             return all(self._processes[broker].alive for broker in brokers)

@@ -16,8 +16,9 @@ _ANSWER_BYTES_MAX = 1 << 20
 
 @dataclass(frozen=True)
 class ClusterView:
-    """What a broker says of its cluster: ids of the brokers that serve, and of the controller (-1: none is known)."""
+    """What a broker says of its cluster: its id, ids of the brokers that serve, and of the controller (-1: unknown)."""
 
+    cluster_id: str | None
     broker_ids: frozenset[int]
     controller_id: int
 
@@ -60,8 +61,9 @@ def _decode(answer: bytes, correlation: int) -> ClusterView:
         ids.add(struct.unpack_from(">i", answer, at)[0])
         at = _after_string(answer, at + 4) + 4  # host, port
         at = _after_string(answer, at)  # rack
-    at = _after_string(answer, at)  # cluster id
-    return ClusterView(frozenset(ids), struct.unpack_from(">i", answer, at)[0])
+    name_at, at = at + 2, _after_string(answer, at)
+    cluster_id = None if struct.unpack_from(">h", answer, name_at - 2)[0] < 0 else answer[name_at:at].decode()
+    return ClusterView(cluster_id, frozenset(ids), struct.unpack_from(">i", answer, at)[0])
 
 
 def _after_string(answer: bytes, at: int) -> int:

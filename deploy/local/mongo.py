@@ -23,6 +23,7 @@ from deploy.local.processes import STOP_TIMEOUT_S, ServiceProcess, file_tail, wa
 _HOST = "127.0.0.1"
 _START_ATTEMPTS = 3
 _OPLOG_MB = 512
+_ANSWER_MS_MAX = 2000
 _NOT_YET_INITIALIZED = 94  # error codes of MongoDB: NotYetInitialized, InvalidReplicaSetConfig
 _NOT_A_MEMBER = 93
 REPLICA_SET = "clv"
@@ -160,9 +161,10 @@ class LocalMongo:
     def _wait_until_primary(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         if wait_until(self._listens, lambda: self.process.alive, self._start_timeout_s):
-            timeout_ms = round(1000 * self._start_timeout_s)
+            # Short, since it may be somebody else who listens, and who does not answer: then our server has ended.
+            limits = {"serverSelectionTimeoutMS": _ANSWER_MS_MAX, "connectTimeoutMS": _ANSWER_MS_MAX}
             client: MongoClient[dict[str, Any]]
-            client = MongoClient(_HOST, self._port, directConnection=True, serverSelectionTimeoutMS=timeout_ms)
+            client = MongoClient(_HOST, self._port, directConnection=True, **limits)
             with client:
                 remaining_s = deadline - time.monotonic()
                 if wait_until(lambda: self._is_primary(client), lambda: self.process.alive, remaining_s):
@@ -180,6 +182,8 @@ class LocalMongo:
     def _is_primary(self, client: MongoClient[dict[str, Any]]) -> bool:
         """Whether the node takes writes. Makes it a replica set the first time, and after a change of port."""
         try:
+            if client.admin.command("serverStatus")["pid"] != self.process.pid:
+                return False  # somebody else's MongoDB, which took the port
             if client.admin.command("hello").get("isWritablePrimary"):
                 return True
             self._make_replica_set(client)

@@ -26,14 +26,14 @@ LIFETIME_RATIO_MIN = 1e-9  # times SHAPE_GAP_MIN: still enough for _expm1
 class BetaQuadrature:
     """Nodes over the dropout probability p for BG/NBD and MBG/NBD; arrays of shape (nodes,).
 
-    `log_weight` is log of p^(a−1) (1−p)^(b+first_draws−1) dp up to a constant: the sum is normalised by itself, so no
+    `log_weight` is log of p^(a−1) (1−p)^(b+first_draws−1) dp, the step included, up to a constant: the sum is normalised by itself, so no
     Beta function is needed. A row multiplies it by (1−p)^x.
     """
 
     r: float
     alpha_days: float
     a: float
-    keeps_at_one_draw: float  # b: the Beta parameter after the first draw, minus 1
+    b: float
     first_draws: int  # 0 for BG/NBD; 1 for MBG/NBD, which draws after the first purchase too
     horizon_days: float
     ratio_min: float
@@ -60,7 +60,7 @@ def quadrature(params: OrderModel, horizon_days: float, tolerance: float = 1e-8)
     """Nodes and constants for predictions over (as_of, as_of + horizon_days]; they hold for every row.
 
     The number of BG and MBG nodes follows from the tolerance (relative error of expected orders) and the parameters:
-    about 30–70, up to 150 where dropout hardly varies between customers (a = 50, b ≪ a).
+    about 30–70, up to 150 where dropout hardly varies between customers (a = 50, b ≪ a), at most 700 for what a fit can return.
     Raises ValueError unless 0 < horizon_days ≤ HORIZON_DAYS_MAX and 1e-12 ≤ tolerance ≤ 1e-2.
     """
     if not 0 < horizon_days <= HORIZON_DAYS_MAX:
@@ -100,7 +100,7 @@ def _beta_quadrature(params: BgNbd | MbgNbd, horizon_days: float, tolerance: flo
     u = np.linspace(low, high, int(np.ceil((high - low) / _step(params.a, tolerance))) + 1)
     log_p, log_keep, log_weight = at(u)
     return BetaQuadrature(
-        r=params.r, alpha_days=params.alpha_days, a=params.a, keeps_at_one_draw=params.b, first_draws=first_draws,
+        r=params.r, alpha_days=params.alpha_days, a=params.a, b=params.b, first_draws=first_draws,
         horizon_days=horizon_days, p=np.exp(log_p), log_keep=log_keep,
         ratio_min=max(RATIO_MIN, RATIO_TIMES_R_MIN / params.r), log_weight=log_weight - log_weight.max(),
     )  # fmt: skip
@@ -161,7 +161,7 @@ def _evaluate_beta(nodes: BetaQuadrature, x: FloatArray, t_x_days: FloatArray, a
     if_alive = ratio * (weight * bought).sum(axis=1) / weight.sum(axis=1)
 
     draws = x + nodes.first_draws
-    keeps = np.maximum(nodes.keeps_at_one_draw + draws - 1, nodes.keeps_at_one_draw)
+    keeps = np.maximum(nodes.b + draws - 1, nodes.b)
     gain = np.log(nodes.alpha_days + age_days) - np.log(nodes.alpha_days + t_x_days)
     has_drawn = np.minimum(draws, 1.0)
     alive = has_drawn * _p_alive(np.log(nodes.a) - np.log(keeps) + n * gain) + (1 - has_drawn)

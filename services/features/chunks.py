@@ -49,6 +49,9 @@ class ChunkConsumer(driver.Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if self.is_source(tp):
+                # Faust drops what lies before its read offset, which it sets late: after a seek back it would drop
+                # just what was asked for. Chunks are checked against `expected` instead.
+                self._read_offset[tp] = None
                 message = self._to_message(tp, chunk[-1])
                 message.key, message.value = None, chunk
                 yield tp, message
@@ -71,6 +74,8 @@ class ChunkConsumer(driver.Consumer):
             elif committed < start:
                 log.error("source_records_gone", partition=tp.partition, committed=committed, earliest=start)
             self.expected[tp] = max(committed or 0, start, self.processed.get(tp, 0))
+            # aiokafka does not seek where nothing was committed yet, although its position may have moved on.
+            await self.seek(tp, self.expected[tp])
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget the revoked partitions' progress: whoever gets them starts at the committed offset."""

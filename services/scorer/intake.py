@@ -5,7 +5,7 @@ Pure: bytes in, candidates and refusals out. Must never raise for what a message
 
 from collections.abc import Iterable
 from datetime import date
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -16,13 +16,25 @@ from schemas.dead_letters import Reason
 FEATURE_VERSION_MAX = 2**53 - 1
 
 
+class Record(Protocol):
+    """A Kafka record, as far as it matters here."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    """Milliseconds: when the event behind the features arrived."""
+    partition: int
+    offset: int
+
+
 class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A message that can be scored."""
 
     view: FeaturesView
     features: Values
     timestamp_ms: int
-    """Kafka timestamp of the record: when the event behind it arrived."""
+    partition: int
+    offset: int
 
 
 class Erased(NamedTuple):
@@ -39,15 +51,15 @@ class Refusal(NamedTuple):
     detail: str
 
 
-def judge(key: bytes | None, value: bytes | None, timestamp_ms: int, currency: str) -> Candidate | Erased | Refusal:
+def judge(record: Record, currency: str) -> Candidate | Erased | Refusal:
     """What a record of customer-features is. currency: the reporting currency its money must be in."""
     try:
-        if not key:
+        if not record.key:
             return Refusal(Reason.EMPTY_KEY, "the key must be the customer_id, and is empty")
-        customer_id = key.decode()
-        if value is None:
-            return Erased(customer_id, timestamp_ms)
-        view = decode_features_view(value)
+        customer_id = record.key.decode()
+        if record.value is None:
+            return Erased(customer_id, record.timestamp)
+        view = decode_features_view(record.value)
         features = decode_values(view.features)
         decode_values(view.inputs)
     except msgspec.ValidationError as error:
@@ -57,7 +69,9 @@ def judge(key: bytes | None, value: bytes | None, timestamp_ms: int, currency: s
         return Refusal(Reason.INVALID_UTF8, f"the message is not UTF-8: {error}")
     except (msgspec.DecodeError, RecursionError) as error:
         return Refusal(Reason.INVALID_JSON, str(error))
-    return _fault(customer_id, view, features, currency) or Candidate(view, features, timestamp_ms)
+    return _fault(customer_id, view, features, currency) or Candidate(
+        view, features, record.timestamp, record.partition, record.offset
+    )
 
 
 def _fault(key: str, view: FeaturesView, features: Values, currency: str) -> Refusal | None:
@@ -81,7 +95,7 @@ def _fault(key: str, view: FeaturesView, features: Values, currency: str) -> Ref
 
 
 def coalesce(judged: Iterable[Candidate | Erased]) -> list[Candidate | Erased]:
-    """At most one entry a customer: after any erasure the candidate with the largest feature_version, of equals the last.
+    """At most one entry a customer: after any erasure the candidate of the largest feature_version, of equals the last.
 
     An erasure that later candidates follow is dropped with what came before it: they replace the customer's record.
     """

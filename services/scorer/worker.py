@@ -10,7 +10,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from numpy.typing import NDArray
 
 from domain.segments import Segment
 from schemas.dead_letters import DeadLetter, Origin, Reason
@@ -33,6 +36,7 @@ from services.scorer.thresholds import Board
 
 log = logger(__name__)
 
+Floats = NDArray[np.float64]
 SERVICE = "scorer"
 MESSAGE_BYTES_MAX = (1 << 20) - 4096
 """Of a prediction's key and value: the broker takes batches of 1 MiB, headers of the batch included."""
@@ -63,15 +67,6 @@ class Partition:
         return self.restoring is not None and self.restoring.done() and not self.restoring.cancelled()
 
 
-class Share(NamedTuple):
-    """What one partition of a batch comes to."""
-
-    partition: int
-    population: Population
-    erased: list[Erased]
-    to_score: list[Candidate]
-
-
 class Scorer:
     """One scorer process's state. All methods run in one event loop; `process` is never entered twice at a time."""
 
@@ -81,6 +76,9 @@ class Scorer:
         self._partitions: dict[int, Partition] = {}
         self._serving = Serving(model, _own_ranking(model))
         self._ranked_at: object = None
+        """What the ranking was last made from; None when that is no longer what is known."""
+        self._refreshing = asyncio.Lock()
+        self._restoring_failed: asyncio.Queue[KafkaError] = asyncio.Queue()
         self.board = Board()
         self.sketches_read = asyncio.Event()
         self.assigned = False
@@ -115,9 +113,18 @@ class Scorer:
         return held
 
     async def _restore(self, number: int, held: Partition) -> None:
-        held.population, held.next_offset = await restore(
-            self._settings.kafka_bootstrap_servers, number, held.population, held.next_offset
-        )
+        try:
+            held.population, held.next_offset = await restore(
+                self._settings.kafka_bootstrap_servers, number, held.population, held.next_offset
+            )
+        except KafkaError as error:
+            self._restoring_failed.put_nowait(error)
+            raise
+        self._ranked_at = None
+
+    async def watch_restoring(self) -> None:
+        """Wait for ever; raise the KafkaError of a partition that could not be restored."""
+        raise await self._restoring_failed.get()
 
     # ------------------------------------------------------------ a batch
 
@@ -128,50 +135,203 @@ class Scorer:
             restoring = self._hold(source.partition).restoring
             if restoring is not None:
                 await restoring
-        sent: list[asyncio.Future[object]] = []
-        origins: dict[int, ConsumerRecord] = {}
-        shares = [await self._share(source, batch, sent, origins) for source, batch in records.items()]
-        made = await self._score([each for share in shares for each in share.to_score], shares, origins, sent)
-        sources_ms: list[int] = []
-        acknowledged: list[tuple[int, asyncio.Future[object]]] = []
-        for share, found in zip(shares, made, strict=True):
-            items: list[Item] = [(each.customer_id.encode(), None, each.timestamp_ms, []) for each in share.erased]
-            items += found
-            sources_ms += [item[2] for item in found]
-            futures = await send_batches(self._producer, PREDICTIONS, share.partition, items)
-            acknowledged += [(share.partition, future) for future in futures]
-        for number, future in acknowledged:
-            metadata = await future
-            self._partitions[number].next_offset = metadata.offset  # type: ignore[attr-defined]
-        await asyncio.gather(*sent)
+        if self._ranked_at is None:
+            await self.refresh_thresholds()
+        refused: list[tuple[ConsumerRecord, Refusal]] = []
+        outputs: dict[int, list[Item]] = {}
+        to_score: list[Candidate] = []
+        for source, batch in records.items():
+            entries = self._take_in(batch, refused)
+            to_score += self._newer(source.partition, [each for each in entries if isinstance(each, Candidate)])
+            outputs[source.partition] = self._forget(
+                source.partition, [each for each in entries if isinstance(each, Erased)]
+            )
+        made, failed = await self._score(to_score)
+        by_place = {(source.partition, record.offset): record for source in records for record in records[source]}
+        refused += [(by_place[candidate.partition, candidate.offset], why) for candidate, why in failed]
+        for candidate, value in made:
+            outputs[candidate.partition].append(
+                (candidate.view.customer_id.encode(), value, candidate.timestamp_ms, [])
+            )
+        await self._send(outputs, refused)
         now_ms = time.time() * 1000
-        for source_ms in sources_ms:
-            telemetry.PREDICTION_LATENCY.observe(max(0.0, now_ms - source_ms) / 1000)
+        for candidate, _ in made:
+            telemetry.PREDICTION_LATENCY.observe(max(0.0, now_ms - candidate.timestamp_ms) / 1000)
 
-    async def _share(
-        self,
-        source: TopicPartition,
-        batch: list[ConsumerRecord],
-        sent: list[asyncio.Future[object]],
-        origins: dict[int, ConsumerRecord],
-    ) -> Share:
-        """Judge the records of one partition; refusals are sent off. origins: record by id() of its candidate."""
+    def _take_in(
+        self, batch: list[ConsumerRecord], refused: list[tuple[ConsumerRecord, Refusal]]
+    ) -> list[Candidate | Erased]:
+        """The newest entry of each customer in one partition's records; what cannot be used goes to `refused`."""
         good: list[Candidate | Erased] = []
         for record in batch:
-            verdict = judge(record.key, record.value, record.timestamp, self._settings.currency)
+            verdict = judge(record, self._settings.currency)
             if isinstance(verdict, Refusal):
-                sent.append(await self._refuse(record, verdict))
-                continue
-            good.append(verdict)
-            origins[id(verdict)] = record
-        population = self._partitions[source.partition].population
-        erased, to_score = [], []
-        for entry in coalesce(good):
-            if isinstance(entry, Erased):
-                population.forget(entry.customer_id)
-                erased.append(entry)
-                continue
-            last = population.last(entry.view.customer_id)
-            if last is None or last.feature_version <= entry.view.feature_version:
-                to_score.append(entry)
-        return Share(source.partition, population, erased, to_score)
+                refused.append((record, verdict))
+            else:
+                good.append(verdict)
+        return coalesce(good)
+
+    def _newer(self, partition: int, candidates: list[Candidate]) -> list[Candidate]:
+        """Without those whose customer has a prediction from newer features: compaction would keep the older."""
+        population = self._partitions[partition].population
+        lasts = [population.last(candidate.view.customer_id) for candidate in candidates]
+        return [
+            candidate
+            for candidate, last in zip(candidates, lasts, strict=True)
+            if last is None or last.feature_version <= candidate.view.feature_version
+        ]
+
+    def _forget(self, partition: int, erased: list[Erased]) -> list[Item]:
+        for entry in erased:
+            self._partitions[partition].population.forget(entry.customer_id)
+        return [(entry.customer_id.encode(), None, entry.timestamp_ms, []) for entry in erased]
+
+    async def _score(
+        self, candidates: list[Candidate]
+    ) -> tuple[list[tuple[Candidate, bytes]], list[tuple[Candidate, Refusal]]]:
+        """Encoded predictions of the candidates, recorded in their populations; and those that have none."""
+        model, ranking = self._serving
+        facts = ModelFacts(model.version, model.metadata.horizon_days, model.metadata.currency)
+        made: list[tuple[Candidate, bytes]] = []
+        failed: list[tuple[Candidate, Refusal]] = []
+        step = self._settings.scorer_batch_rows
+        for first in range(0, len(candidates), step):
+            rows, matrix = prepare(candidates[first : first + step], model.metadata.quintiles)
+            outcomes = await self._predict(model, matrix)
+            good = usable(outcomes)
+            if not good.all():
+                failed += [(row.candidate, _NO_OUTCOME) for row, fine in zip(rows, good, strict=True) if not fine]
+                rows = [row for row, fine in zip(rows, good, strict=True) if fine]
+                matrix, outcomes = matrix[good], Outcomes(*(column[good] for column in outcomes))
+            found = predictions(
+                rows, matrix, outcomes, [self._previous(row) for row in rows], ranking=ranking, model=facts
+            )
+            for row, prediction in zip(rows, found, strict=True):
+                value = encode_prediction(prediction)
+                if len(value) > MESSAGE_BYTES_MAX:
+                    failed.append((row.candidate, _TOO_LARGE))
+                    continue
+                made.append((row.candidate, value))
+                self._record(row.candidate.partition, prediction)
+            segments = Counter(prediction.segment for prediction in found)
+            for segment, count in segments.items():
+                telemetry.PREDICTIONS_PUBLISHED.inc(count, segment=segment)
+        return made, failed
+
+    async def _predict(self, model: Model, matrix: Floats) -> Outcomes:
+        began = time.perf_counter()
+        outcomes = await asyncio.to_thread(model.predict, matrix)  # heartbeats and fetching go on meanwhile
+        telemetry.MODEL_SECONDS.observe(time.perf_counter() - began)
+        return outcomes
+
+    def _previous(self, row: Row) -> Segment | None:
+        """Segment of the customer's last prediction by older features. The same when the same features come again."""
+        view = row.candidate.view
+        last = self._partitions[row.candidate.partition].population.last(view.customer_id)
+        if last is None:
+            return None
+        return last.previous_segment if last.feature_version == view.feature_version else last.segment
+
+    def _record(self, partition: int, prediction: PredictionToSend) -> None:
+        self._partitions[partition].population.record(
+            prediction.customer_id,
+            feature_version=prediction.feature_version,
+            expected_value=None if prediction.historical_value is None else prediction.expected_value,
+            segment=prediction.segment,
+            previous_segment=prediction.previous_segment,
+            model_version=prediction.model_version,
+        )
+
+    async def _send(self, outputs: dict[int, list[Item]], refused: list[tuple[ConsumerRecord, Refusal]]) -> None:
+        """Send everything; returns when all of it is acknowledged."""
+        letters = [await send_dead_letter(self._producer, _dead_letter(record, why)) for record, why in refused]
+        acknowledged = [
+            (partition, future)
+            for partition, items in outputs.items()
+            for future in await send_batches(self._producer, PREDICTIONS, partition, items)
+        ]
+        for partition, future in acknowledged:
+            self._partitions[partition].next_offset = (await future).offset  # type: ignore[attr-defined]
+        await asyncio.gather(*letters)
+
+    # ------------------------------------------------------------ model and thresholds
+
+    @property
+    def model(self) -> Model:
+        """The model in use."""
+        return self._serving.model
+
+    def swap(self, model: Model) -> None:
+        """Use another model from the next batch on. Its own thresholds stand until enough customers are rescored."""
+        telemetry.MODEL_INFO.set(0, model_version=self.model.version)
+        telemetry.MODEL_INFO.set(1, model_version=model.version)
+        self._serving = Serving(model, _own_ranking(model))
+        self._ranked_at = None
+        self._show_thresholds()
+
+    async def refresh_thresholds(self) -> None:
+        """Publish the sketches of partitions that changed, and rank by the whole population's from now on."""
+        async with self._refreshing:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        model = self.model
+        held = {number: each for number, each in self._partitions.items() if each.ready}
+        for number, each in held.items():
+            await self._sketch(number, each, model.version)
+        ranked_at = (self.board.changes, [each.sketched_at for each in held.values()], list(held))
+        if self.model is not model or ranked_at == self._ranked_at:
+            return
+        own = {number: each.sketch for number, each in held.items() if each.sketch is not None}
+        live, customers = self.board.ranking(own, model.version, self._settings.scorer_min_population)
+        scored = sum(sketch.customers for sketch in own.values())
+        buyers = sum(each.population.buyers for each in held.values())
+        if live is None or scored < buyers * self._settings.scorer_min_population_share:
+            live = _own_ranking(model)
+        self._serving, self._ranked_at = Serving(model, live), ranked_at
+        telemetry.POPULATION.set(customers)
+        self._show_thresholds()
+
+    async def _sketch(self, number: int, held: Partition, model_version: str) -> None:
+        state = (held.population.changes, model_version)
+        if state == held.sketched_at:
+            return
+        values = held.population.values(model_version)
+        message = PopulationSketch(
+            partition=number,
+            model_version=model_version,
+            customers=len(values),
+            made_at_ms=time.time_ns() // 1_000_000,
+            sketch=await asyncio.to_thread(sketch_of, values),
+        )
+        if held.restoring is None:
+            return  # revoked meanwhile: the new owner's sketch must be the last
+        await self._producer.send_and_wait(
+            SEGMENT_THRESHOLDS, key=str(number).encode(), value=encode_sketch(message), partition=0
+        )
+        held.sketch, held.sketched_at = message, state
+
+    def _show_thresholds(self) -> None:
+        for percentile, value in zip((25, 50, 75), self._serving.ranking.thresholds, strict=True):
+            telemetry.SEGMENT_THRESHOLD.set(value, percentile=str(percentile))
+
+
+_NO_OUTCOME = Refusal(Reason.INVALID_FIELD, "the model gives no finite prediction for these features")
+_TOO_LARGE = Refusal(Reason.MESSAGE_TOO_LARGE, f"the prediction would be larger than {MESSAGE_BYTES_MAX} bytes")
+
+
+def _own_ranking(model: Model) -> Ranking:
+    return bundle_ranking(model.thresholds, model.metadata.value_quantiles)
+
+
+def _dead_letter(record: ConsumerRecord, why: Refusal) -> DeadLetter:
+    return DeadLetter(
+        reason=why.reason,
+        detail=why.detail,
+        service=SERVICE,
+        origin=Origin(record.topic, record.partition, record.offset),
+        rejected_at_ms=time.time_ns() // 1_000_000,
+        key=record.key,
+        value=record.value,
+        original_headers=list(record.headers),
+    )

@@ -23,15 +23,15 @@ from schemas.orders import decode_order
 from schemas.predictions import decode_prediction
 from schemas.segment_thresholds import decode_sketch
 from schemas.topic_pages import NOT_SUPPORTED_YET
-from services.ingest.currencies import Rates
 from services.ingest.judge import Rules, judge
+from services.ingest.rates import Rates
 from services.ingest.rejection import Rejection
 from tests.contract.schema_values import nearly_valid, valid
 
 SCHEMAS = json_schemas()
 EVENTS = SCHEMAS["customer-events"]
 VALIDATOR = Draft202012Validator(EVENTS)
-RULES = Rules("USD", Rates({}))
+RULES = Rules("USD", Rates())
 NOW_MS = 4_102_444_800_000
 """2100-01-01."""
 brisk = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

@@ -115,7 +115,7 @@ def test_kill_9_in_the_middle_loses_and_doubles_nothing(service, environment, to
     worker.kill()
     worker = service("features", environment)
     publish(topics, records[3000:])
-    wait_for(lambda: processed(worker, 500), "some more")
+    wait_for(lambda: processed(worker, 500), "some more", context=worker.log_tail)
     worker.kill()
     worker = service("features", environment)
     wait_for(lambda: lag(topics) == 0, "all records to be committed", context=worker.log_tail)

@@ -1,8 +1,10 @@
-"""The embedded servers are real: they keep what they acknowledged through kills and restarts, and leave nothing behind."""
+"""The embedded servers are real: they keep what they acknowledged through kills and restarts, and leave no trace."""
 
+import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -212,8 +214,6 @@ class Listeners:
     """Ports that are taken while the block runs."""
 
     def __init__(self, ports: list[int]) -> None:
-        import socket
-
         self._sockets = [socket.create_server(("127.0.0.1", port)) for port in ports]
 
     def __enter__(self) -> "Listeners":
@@ -228,8 +228,6 @@ def test_a_port_that_is_lost_while_starting_is_replaced(monkeypatch, tmp_path: P
     """Another process takes the port between the choice and the server's own bind."""
     kafka, mongo = LocalKafka(tmp_path / "kafka"), LocalMongo(tmp_path / "mongodb")
     for server, module in ((kafka, "kafka"), (mongo, "mongo")):
-        import importlib
-
         target = importlib.import_module(f"deploy.local.{module}")
         real = target.free_ports
         taken: list[Listeners] = []

@@ -25,7 +25,7 @@ TEXT = st.text(max_size=30)
 )
 def test_what_another_implementation_encodes_is_understood(brokers, cluster_id, controller, correlation) -> None:
     answer = struct.pack(">i", correlation) + MetadataResponse_v4(0, brokers, cluster_id, controller, []).encode()
-    assert _decode(answer, correlation) == ClusterView(frozenset(each[0] for each in brokers), controller)
+    assert _decode(answer, correlation) == ClusterView(cluster_id, frozenset(each[0] for each in brokers), controller)
 
 
 def served_by(answer: Callable[[bytes], bytes]) -> tuple[ClusterView | None, bytes]:
@@ -52,7 +52,7 @@ def test_the_question_is_one_that_another_implementation_understands() -> None:
         return struct.pack(">i", len(body)) + body
 
     view, question = served_by(answer)
-    assert view == ClusterView(frozenset({1}), 1)
+    assert view == ClusterView("id", frozenset({1}), 1)
     size, key, version, _, client_length = struct.unpack_from(">ihhih", question)
     assert (size, key, version) == (len(question) - 4, MetadataRequest_v4.API_KEY, MetadataRequest_v4.API_VERSION)
     body = MetadataRequest_v4.SCHEMA.decode(io.BytesIO(question[14 + client_length :]))

@@ -309,9 +309,9 @@ def test_a_longer_horizon_never_means_fewer_orders_and_one_order_is_at_least_as_
 
 def test_a_huge_dropout_shape_does_not_underflow_to_no_orders():
     """s → ∞ with s/β fixed: everyone has the dropout rate μ = s/β, and E[orders | alive] = λ (1 − e^−μt)/μ."""
-    got = predict(ParetoNbd(2.0, 10.0, 1e7, 1e7 / 0.05), [4], [30.0], [40.0], 2000.0)
+    got = predict(ParetoNbd(2.0, 10.0, 1e7, 1e7 / 0.05), [4], [30.0], [40.0], 20_000.0)
     rate, drop = 6 / 50, 0.05
-    assert got.expected_orders[0] / got.p_alive[0] == pytest.approx(rate * -np.expm1(-drop * 2000) / drop, rel=1e-3)
+    assert got.expected_orders[0] / got.p_alive[0] == pytest.approx(rate * -np.expm1(-drop * 20_000) / drop, rel=1e-3)
 
 
 @by_model
@@ -452,6 +452,21 @@ def test_a_fit_does_not_depend_on_the_unit_of_time(model, days_per_unit):
     for field in days.__struct_fields__:
         unit = days_per_unit if field.endswith("_days") else 1.0
         assert getattr(other, field) * unit == pytest.approx(getattr(days, field), rel=1e-4)
+
+
+def test_a_spend_fit_is_a_stationary_point_of_the_likelihood():
+    data = _golden_columns("btyd_cdnow_sample_spend.csv")
+    params = fit_gamma_gamma(data["orders"], data["mean_spend"]).params
+    theta = np.array([params.p, params.q, params.gamma_money])
+    _, gradient = gamma_gamma_loglik(*theta, data["orders"], data["mean_spend"])
+    assert np.abs(gradient * theta).max() < 1e-5 * data["orders"].size
+
+
+@by_model
+def test_an_order_fit_is_a_stationary_point_of_the_likelihood(model):
+    theta = _theta(FIT[type(model)](cdnow_sample()).params)
+    _, gradient = LOGLIK[type(model)](theta, cdnow_sample())
+    assert np.abs(gradient * theta).max() < 1e-5 * 2357
 
 
 def test_a_spend_fit_does_not_depend_on_the_unit_of_money():

@@ -1,0 +1,404 @@
+"""`./clv dead-letters`: what could not be used and why, and sending it again once the cause is mended.
+
+How each letter is replayed once: a replay runs in Kafka transactions, and each of them writes, together with the
+messages, one marker per letter into the dead-letter topic, in the letter's own partition: an empty record with the
+header `clv.replayed_from_offset`. Either both are there or neither, even after `kill -9`. The marker is younger than
+its letter, so retention deletes it later; a consumer group's offset could not say it, since replays pick letters by
+reason. All replays share a transactional id, which is taken before the markers are read: a second replay at the same
+time stops the first.
+
+It must never delete a letter, and never commit an offset.
+"""
+
+import asyncio
+import json
+import logging
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import typer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from schemas.dead_letters import HEADER_REASON, HEADER_REPLAYED, DeadLetter, Reason, from_record
+from schemas.topics import CUSTOMER_EVENTS, DEAD_LETTERS, topics
+from services.ingest.letters import HEADER_TRUNCATED_FROM, ORIGIN_HTTP
+from services.runtime.kafka import MAX_REQUEST_BYTES, new_consumer, wait_for_kafka
+from services.runtime.shutdown import KnownProblem
+
+app = typer.Typer(help="Messages that could not be used: list them, replay them.", no_args_is_help=True)
+
+TRANSACTIONAL_ID = "clv-dead-letters-replay"
+_CLIENT_ID = "clv-cli"
+_ANSWER_SECONDS_MAX = 10.0
+_FIRST_BYTES = 80
+_LETTERS_PER_TRANSACTION = 200
+_BYTES_PER_TRANSACTION = 4 * 1024 * 1024
+
+Place = tuple[int, int]
+"""Partition and offset of a letter in the dead-letter topic."""
+
+_Bootstrap = Annotated[
+    str,
+    typer.Option("--bootstrap-servers", envvar="CLV_KAFKA_BOOTSTRAP_SERVERS", help="Kafka brokers, host:port,…"),
+]
+_ReasonOption = Annotated[Reason | None, typer.Option("--reason", help="Only letters with this reason.")]
+_JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+
+
+class Listed(NamedTuple):
+    """What is shown of a letter."""
+
+    place: Place
+    time: str
+    reason: str
+    service: str
+    origin_topic: str
+    origin_partition: int | None
+    origin_offset: int | None
+    key: str | None
+    detail: str
+    first_bytes: str | None
+    value_bytes: int
+
+
+class Listing(NamedTuple):
+    """What the topic holds."""
+
+    newest: list[Listed]
+    by_reason: Counter[str]
+    replayed: set[Place]
+    not_letters: int
+
+
+class Replay(NamedTuple):
+    """What a replay did, or would do."""
+
+    by_reason: Counter[str]
+    already_replayed: int
+    skipped: Counter[str]
+    """Letters that cannot be replayed, by why."""
+
+
+# ---------------------------------------------------------------- commands
+
+
+@app.command("list")
+def list_letters(
+    bootstrap_servers: _Bootstrap = "localhost:9092",
+    reason: _ReasonOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Show the newest so many.")] = 50,
+    as_json: _JsonOption = False,
+) -> None:
+    """Show the dead letters, newest last, and how many there are for each reason."""
+    listing = _run(read_listing(bootstrap_servers, reason, limit))
+    if as_json:
+        print(json.dumps(_listing_json(listing)))
+    else:
+        _print_listing(listing)
+
+
+@app.command("replay")
+def replay_letters(
+    bootstrap_servers: _Bootstrap = "localhost:9092",
+    reason: _ReasonOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+    as_json: _JsonOption = False,
+) -> None:
+    """Publish dead letters again, each once, to the topic they came from (those from HTTP to customer-events)."""
+    done = _run(replay(bootstrap_servers, reason, dry_run=dry_run))
+    total = done.by_reason.total()
+    if as_json:
+        answer = {
+            "replayed": total,
+            "by_reason": dict(done.by_reason),
+            "already_replayed": done.already_replayed,
+            "skipped": dict(done.skipped),
+            "dry_run": dry_run,
+        }
+        print(json.dumps(answer))
+        return
+    console = Console()
+    console.print(f"{'would replay' if dry_run else 'replayed'} {total} letters", highlight=False)
+    for name, count in sorted(done.by_reason.items()):
+        console.print(f"  {count:>8}  {name}", highlight=False)
+    if done.already_replayed:
+        console.print(f"{done.already_replayed} were replayed before", highlight=False)
+    for why, count in sorted(done.skipped.items()):
+        console.print(f"{count} left out: {escape(why)}", highlight=False)
+
+
+_Answer = TypeVar("_Answer")
+
+
+def _run(work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """The result of `work`; one line and exit code 1 if Kafka is the problem."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its own lines say the same, many times
+    try:
+        return asyncio.run(work)
+    except KnownProblem as problem:
+        typer.echo(str(problem), err=True)
+    except ProducerFenced:
+        typer.echo("another replay was started meanwhile and goes on instead of this one", err=True)
+    except KafkaError as error:
+        typer.echo(f"Kafka could not do it: {error}", err=True)
+    raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- reading
+
+
+async def read_listing(bootstrap_servers: str, reason: Reason | None, limit: int) -> Listing:
+    """Read the topic from its beginning to its present end. Raises KnownProblem if there is no Kafka or no topic."""
+    newest: deque[Listed] = deque(maxlen=limit)
+    per_partition: dict[int, deque[Listed]] = {}
+    by_reason: Counter[str] = Counter()
+    replayed: set[Place] = set()
+    not_letters = 0
+    async with _reader(bootstrap_servers) as reader:
+        async for record in _records(reader, await _ends(reader)):
+            marked = _marked(record)
+            if marked is not None:
+                replayed.add(marked)
+                continue
+            letter = _letter(record)
+            if letter is None:
+                not_letters += 1
+            elif reason in (None, letter.reason):
+                by_reason[letter.reason.value] += 1
+                per_partition.setdefault(record.partition, deque(maxlen=limit)).append(_listed(record, letter))
+    newest.extend(sorted((each for rows in per_partition.values() for each in rows), key=lambda row: row.time))
+    return Listing(list(newest), by_reason, replayed, not_letters)
+
+
+@asynccontextmanager
+async def _reader(bootstrap_servers: str) -> AsyncIterator[AIOKafkaConsumer]:
+    await wait_for_kafka(bootstrap_servers, 0.0)
+    consumer = new_consumer(bootstrap_servers, _CLIENT_ID, None, max_poll_records=500)
+    await consumer.start()
+    try:
+        if DEAD_LETTERS not in await consumer.topics():
+            raise KnownProblem(f"Kafka at {bootstrap_servers} has no topic {DEAD_LETTERS}: is it the right one?")
+        partitions = [TopicPartition(DEAD_LETTERS, each) for each in consumer.partitions_for_topic(DEAD_LETTERS)]
+        consumer.assign(partitions)
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _ends(reader: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    """The present end of each partition: the offset after the last record that is committed."""
+    ends: dict[TopicPartition, int] = await reader.end_offsets(list(reader.assignment()))
+    return ends
+
+
+async def _records(reader: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
+    """All records from the beginning up to `ends`, in order within a partition."""
+    await reader.seek_to_beginning(*ends)
+    loop = asyncio.get_running_loop()
+    heard_at = loop.time()
+    unread = set(ends)
+    while unread:
+        fetched = await reader.getmany(timeout_ms=200)
+        for partition, batch in fetched.items():
+            for record in batch:
+                if record.offset < ends[partition]:
+                    yield record
+        now = loop.time()
+        left = {each for each in unread if await reader.position(each) < ends[each]}
+        if fetched or left != unread:
+            heard_at = now
+        elif now - heard_at > _ANSWER_SECONDS_MAX:
+            raise KnownProblem(f"Kafka sent nothing for {_ANSWER_SECONDS_MAX:g} s: try again")
+        unread = left
+
+
+def _marked(record: ConsumerRecord) -> Place | None:
+    """The place of the letter that this record marks as replayed; None if it is no marker."""
+    named = dict(record.headers)
+    if HEADER_REASON in named or HEADER_REPLAYED not in named:
+        return None
+    try:
+        partition, offset = named[HEADER_REPLAYED].decode().split(":")
+        return int(partition), int(offset)
+    except ValueError:
+        return None
+
+
+def _letter(record: ConsumerRecord) -> DeadLetter | None:
+    try:
+        return from_record(record.key, record.value, list(record.headers))
+    except ValueError:
+        return None
+
+
+def _listed(record: ConsumerRecord, letter: DeadLetter) -> Listed:
+    return Listed(
+        place=(record.partition, record.offset),
+        time=datetime.fromtimestamp(letter.rejected_at_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+        reason=letter.reason.value,
+        service=letter.service,
+        origin_topic=letter.origin.topic,
+        origin_partition=letter.origin.partition,
+        origin_offset=letter.origin.offset,
+        key=None if letter.key is None else _shown(letter.key),
+        detail=letter.detail,
+        first_bytes=None if letter.value is None else _shown(letter.value),
+        value_bytes=len(letter.value or b""),
+    )
+
+
+def _shown(found: bytes) -> str:
+    """The first bytes as printable text: what somebody sent must not steer a terminal."""
+    text = found[:_FIRST_BYTES].decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+# ---------------------------------------------------------------- replaying
+
+
+async def replay(bootstrap_servers: str, reason: Reason | None, *, dry_run: bool) -> Replay:
+    """Publish all letters that match and were not replayed before; returns once Kafka has committed them."""
+    done = Replay(Counter(), 0, Counter())
+    async with _reader(bootstrap_servers) as reader:
+        if dry_run:
+            async for batch in _to_replay(reader, reason, done.skipped):
+                for _, letter in batch:
+                    done.by_reason[letter.reason.value] += 1
+            return done._replace(already_replayed=done.skipped.pop(_BEFORE, 0))
+        async with _replayer(bootstrap_servers) as producer:
+            async for batch in _to_replay(reader, reason, done.skipped):
+                async with producer.transaction():
+                    for place, letter in batch:
+                        await _publish(producer, place, letter)
+                for _, letter in batch:
+                    done.by_reason[letter.reason.value] += 1
+    return done._replace(already_replayed=done.skipped.pop(_BEFORE, 0))
+
+
+_BEFORE = "replayed before"
+_Batch = list[tuple[Place, DeadLetter]]
+
+
+@asynccontextmanager
+async def _replayer(bootstrap_servers: str) -> AsyncIterator[AIOKafkaProducer]:
+    """The one producer that may replay. Starting it ends the open transaction of any other."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap_servers,
+        client_id=_CLIENT_ID,
+        transactional_id=TRANSACTIONAL_ID,
+        acks="all",
+        max_request_size=MAX_REQUEST_BYTES,
+    )
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def _to_replay(reader: AIOKafkaConsumer, reason: Reason | None, skipped: Counter[str]) -> AsyncIterator[_Batch]:
+    """Batches of letters to replay, each small enough for one transaction. Counts the others in `skipped`, by why."""
+    ends = await _ends(reader)
+    replayed = {marked async for record in _records(reader, ends) if (marked := _marked(record)) is not None}
+    batch: _Batch = []
+    batch_bytes = 0
+    async for record in _records(reader, ends):
+        letter = None if _marked(record) else _letter(record)
+        if letter is None or reason not in (None, letter.reason):
+            continue
+        place = (record.partition, record.offset)
+        why_not = _BEFORE if place in replayed else _why_not(letter)
+        if why_not is not None:
+            skipped[why_not] += 1
+            continue
+        size = len(letter.value or b"")
+        if batch and (len(batch) == _LETTERS_PER_TRANSACTION or batch_bytes + size > _BYTES_PER_TRANSACTION):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append((place, letter))
+        batch_bytes += size
+    if batch:
+        yield batch
+
+
+def _why_not(letter: DeadLetter) -> str | None:
+    if _target(letter) is None:
+        return f"{letter.origin.topic[:100]} is no topic of this product"
+    if any(name == HEADER_TRUNCATED_FROM for name, _ in letter.original_headers):
+        return "too large to have been kept whole"
+    if letter.key is None and letter.value is None:
+        return "neither a key nor a value"
+    return None
+
+
+def _target(letter: DeadLetter) -> str | None:
+    """The topic to publish to; None if the origin is no declared topic."""
+    if letter.origin.topic == ORIGIN_HTTP:
+        return CUSTOMER_EVENTS
+    return letter.origin.topic if any(letter.origin.topic == each.name for each in topics().values()) else None
+
+
+async def _publish(producer: AIOKafkaProducer, place: Place, letter: DeadLetter) -> None:
+    """The original message and the marker that it was replayed, both in the open transaction."""
+    mark = (HEADER_REPLAYED, f"{place[0]}:{place[1]}".encode())
+    target = _target(letter)
+    assert target is not None
+    await producer.send(target, key=letter.key, value=letter.value, headers=[*letter.original_headers, mark])
+    await producer.send(DEAD_LETTERS, key=letter.key, value=b"", partition=place[0], headers=[mark])
+
+
+# ---------------------------------------------------------------- showing
+
+
+def _listing_json(listing: Listing) -> dict[str, Any]:
+    letters = [
+        {
+            "partition": row.place[0],
+            "offset": row.place[1],
+            "time": row.time,
+            "reason": row.reason,
+            "service": row.service,
+            "origin": {"topic": row.origin_topic, "partition": row.origin_partition, "offset": row.origin_offset},
+            "key": row.key,
+            "detail": row.detail,
+            "first_bytes": row.first_bytes,
+            "value_bytes": row.value_bytes,
+            "replayed": row.place in listing.replayed,
+        }
+        for row in listing.newest
+    ]
+    return {
+        "letters": letters,
+        "total": listing.by_reason.total(),
+        "by_reason": dict(listing.by_reason),
+        "not_letters": listing.not_letters,
+    }
+
+
+def _print_listing(listing: Listing) -> None:
+    console = Console()
+    table = Table("time", "reason", "origin", "key", "detail", "first bytes", "replayed")
+    for row in listing.newest:
+        origin = row.origin_topic
+        if row.origin_partition is not None:
+            origin += f"-{row.origin_partition}@{row.origin_offset}"
+        shown = (row.time, row.reason, origin, row.key or "", row.detail, row.first_bytes or "")
+        table.add_row(*map(escape, shown), "yes" if row.place in listing.replayed else "")
+    if listing.newest:
+        console.print(table)
+    total = listing.by_reason.total()
+    shown_of = f", the newest {len(listing.newest)} of them above" if len(listing.newest) < total else ""
+    console.print(f"{total} dead letters{shown_of}", highlight=False)
+    for name, count in listing.by_reason.most_common():
+        console.print(f"  {count:>8}  {name}", highlight=False)
+    if listing.not_letters:
+        console.print(
+            f"{listing.not_letters} records in the topic are no dead letters of this product", highlight=False
+        )
