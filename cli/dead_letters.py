@@ -21,7 +21,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, ProducerFenced, UnknownTopicOrPartitionError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -181,12 +181,14 @@ async def read_listing(bootstrap_servers: str, reason: Reason | None, limit: int
 async def _reader(bootstrap_servers: str) -> AsyncIterator[AIOKafkaConsumer]:
     await wait_for_kafka(bootstrap_servers, 0.0)
     consumer = new_consumer(bootstrap_servers, _CLIENT_ID, None, max_poll_records=500)
-    await consumer.start()
+    consumer.subscribe([DEAD_LETTERS])  # without a group: all partitions
     try:
-        if DEAD_LETTERS not in await consumer.topics():
-            raise KnownProblem(f"Kafka at {bootstrap_servers} has no topic {DEAD_LETTERS}: is it the right one?")
-        partitions = [TopicPartition(DEAD_LETTERS, each) for each in consumer.partitions_for_topic(DEAD_LETTERS)]
-        consumer.assign(partitions)
+        try:
+            await consumer.start()
+        except UnknownTopicOrPartitionError:
+            raise KnownProblem(
+                f"Kafka at {bootstrap_servers} has no topic {DEAD_LETTERS}: is it the right one?"
+            ) from None
         yield consumer
     finally:
         await consumer.stop()

@@ -4,6 +4,7 @@
 """
 
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Mapping

@@ -202,30 +202,59 @@ def _refunds_by_order(state: CustomerState) -> dict[int, list[tuple[int, Refund]
     return grouped
 
 
-def purchases(state: CustomerState, as_of_day: int) -> list[Purchase]:
-    """The orders that count as of the end of `as_of_day` (days since 1970, UTC), unsorted.
+class PurchaseColumns(msgspec.Struct):
+    """Purchases of many customers as four columns of equal length; far cheaper to sum than a record each."""
 
-    A refund lowers the order it names, down to nothing and never below, once its own day has come. A refund of an
-    order that has not arrived waits. A cancelled order is gone from the day of its cancellation on.
-    """
-    end_ms = (as_of_day + 1) * DAY_MS
-    if not (state.refunds or state.cancelled or state.folded):
-        return [
-            Purchase(order.at_ms // DAY_MS, 1, order.minor, order.minor)
-            for order in state.orders.values()
-            if order.at_ms < end_ms
-        ]
-    found = [Purchase(day, t.orders, t.gross_minor, t.net_minor) for day, t in state.folded.items() if day <= as_of_day]
-    back: dict[int, int] = {}
-    for refund in state.refunds.values():
-        if refund.at_ms < end_ms:
-            back[refund.order] = back.get(refund.order, 0) + refund.minor
-    for key, order in state.orders.items():
-        if order.at_ms >= end_ms or state.cancelled.get(key, end_ms) < end_ms:
-            continue
-        net = order.minor - min(order.minor, back.get(key, 0))
-        found.append(Purchase(order.at_ms // DAY_MS, 1, order.minor, net))
-    return found
+    day: list[int] = []
+    orders: list[int] = []
+    gross_minor: list[int] = []
+    net_minor: list[int] = []
+
+    def add(self, state: CustomerState, as_of_day: int) -> int:
+        """Append the orders that count as of the end of `as_of_day` (days since 1970, UTC), unsorted; how many rows.
+
+        A refund lowers the order it names, down to nothing and never below, once its own day has come. A refund of an
+        order that has not arrived waits. A cancelled order is gone from the day of its cancellation on.
+        """
+        before = len(self.day)
+        end_ms = (as_of_day + 1) * DAY_MS
+        if state.refunds or state.cancelled or state.folded:
+            self._add_changed(state, as_of_day, end_ms)
+        else:
+            orders = [order for order in state.orders.values() if order.at_ms < end_ms]
+            amounts = [order.minor for order in orders]
+            self.day += [order.at_ms // DAY_MS for order in orders]
+            self.orders += [1] * len(orders)
+            self.gross_minor += amounts
+            self.net_minor += amounts
+        return len(self.day) - before
+
+    def _add_changed(self, state: CustomerState, as_of_day: int, end_ms: int) -> None:
+        for day, total in state.folded.items():
+            if day <= as_of_day:
+                self._append(day, total.orders, total.gross_minor, total.net_minor)
+        back: dict[int, int] = {}
+        for refund in state.refunds.values():
+            if refund.at_ms < end_ms:
+                back[refund.order] = back.get(refund.order, 0) + refund.minor
+        for key, order in state.orders.items():
+            if order.at_ms < end_ms and state.cancelled.get(key, end_ms) >= end_ms:
+                net = order.minor - min(order.minor, back.get(key, 0))
+                self._append(order.at_ms // DAY_MS, 1, order.minor, net)
+
+    def _append(self, day: int, orders: int, gross_minor: int, net_minor: int) -> None:
+        self.day.append(day)
+        self.orders.append(orders)
+        self.gross_minor.append(gross_minor)
+        self.net_minor.append(net_minor)
+
+
+def purchases(state: CustomerState, as_of_day: int) -> list[Purchase]:
+    """The orders of one customer that count as of the end of `as_of_day`, unsorted; see PurchaseColumns.add."""
+    columns = PurchaseColumns()
+    columns.add(state, as_of_day)
+    rows = zip(columns.day, columns.orders, columns.gross_minor, columns.net_minor, strict=True)
+    return [Purchase(*row) for row in rows]
 
 
 def unassigned_refunds(state: CustomerState, as_of_day: int) -> list[tuple[int, int]]:

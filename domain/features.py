@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.customer import CustomerState, purchases, unassigned_refunds
+from domain.customer import CustomerState, PurchaseColumns, unassigned_refunds
 from domain.rfm_scores import Quintiles, rfm_cell, score_high_is_good, score_low_is_good
 
 Floats = NDArray[np.float64]
@@ -117,7 +117,7 @@ def engineer(inputs: Floats, quintiles: Quintiles, monetary: Floats | None = Non
     """
     age, per_month, aov, orders, lifetime, recency, frequency_score = inputs.T
     with np.errstate(divide="ignore", invalid="ignore"):
-        repeat = orders - 1.0
+        repeat = np.where(orders > 0, orders - 1.0, np.nan)
         total = orders * aov
         monetary = total if monetary is None else monetary
         span = lifetime - recency
@@ -162,11 +162,13 @@ def features(
     """Features of each state as of the end of its day; what happened after that day is not seen.
 
     as_of_days: days since 1970 (UTC), one a state. minor_per_major: minor units in one unit of the reporting currency.
-    A customer without an order that counts has 0 orders and NaN wherever an order would be needed.
+    A customer without an order that counts has 0 total_orders, and NaN wherever an order would be needed. The profile
+    has no past: it is taken as it stands in the state.
     """
     count = len(states)
     as_of = np.asarray(as_of_days, dtype=np.int64)
-    found = [purchases(state, day) for state, day in zip(states, as_of_days, strict=True)]
+    columns = PurchaseColumns()
+    rows_of = [columns.add(state, day) for state, day in zip(states, as_of_days, strict=True)]
     loose_minor = np.zeros(count, dtype=np.int64)
     loose: list[tuple[int, int, int]] = []
     for row, (state, day) in enumerate(zip(states, as_of_days, strict=True)):
@@ -174,8 +176,11 @@ def features(
             for refund_day, minor in unassigned_refunds(state, day):
                 loose.append((row, refund_day, minor))
                 loose_minor[row] += minor
-    owner = np.repeat(np.arange(count), [len(rows) for rows in found])
-    day_, n, gross, net = _columns([purchase for rows in found for purchase in rows])
+    owner = np.repeat(np.arange(count), rows_of)
+    day_ = np.array(columns.day, dtype=np.int64)
+    n = np.array(columns.orders, dtype=np.int64)
+    gross = np.array(columns.gross_minor, dtype=np.int64)
+    net = np.array(columns.net_minor, dtype=np.int64)
     # By value too: equal multisets must give equal sums of floats, whatever order they arrived in.
     order = np.lexsort((net, gross, day_, owner))
     owner, day_, n, gross, net = owner[order], day_[order], n[order], gross[order], net[order]
@@ -221,12 +226,6 @@ class _Purchases(NamedTuple):
     net: Ints
 
 
-def _columns(rows: Sequence[object]) -> tuple[Ints, Ints, Ints, Ints]:
-    flat = np.array([(p.day, p.orders, p.gross_minor, p.net_minor) for p in rows], dtype=np.int64)  # type: ignore[attr-defined]
-    table = flat.reshape(-1, 4)
-    return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
-
-
 def _sum_by(owner: Ints, values: Ints, count: int) -> Ints:
     """Exact integer sums by owner (np.bincount would go through floats)."""
     sums = np.zeros(count, dtype=np.int64)
@@ -268,12 +267,13 @@ def _order_values(
     on_last = p.day == last_day[p.owner]
     with np.errstate(divide="ignore", invalid="ignore"):
         last = _sum_by(p.owner[on_last], p.gross[on_last], count) / _sum_by(p.owner[on_last], p.n[on_last], count)
-        # Around each customer's own whole mean, so that the squares stay exact far beyond real amounts.
+        # Around each customer's own whole mean, which is off by less than a minor unit: the squares stay small.
         centre = np.where(some, gross_sum // np.maximum(orders, 1), 0)
-        deviation = (p.gross // p.n - centre[p.owner]).astype(np.float64) / unit
+        deviation = p.gross // p.n - centre[p.owner]
+        mean = _sum_by(p.owner, deviation * p.n, count) / orders
         squares = np.zeros(count)
-        np.add.at(squares, p.owner, deviation * deviation * p.n)
-        std = np.sqrt(squares / orders)
+        np.add.at(squares, p.owner, deviation.astype(np.float64) ** 2 * p.n)
+        std = np.sqrt(np.maximum(squares / orders - mean * mean, 0.0)) / unit
     return [np.where(some, largest / unit, np.nan), np.where(some, last / unit, np.nan), np.where(some, std, np.nan)]
 
 

@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 
 def public_topics() -> Mapping[str, Topic]:
-    """Topics that others may read or write: those with a schema, and the dead letters, whose values are others' bytes."""
+    """Topics that others may read or write: those with a schema, and the dead letters, whose values are others'."""
     return {name: found for name, found in topics().items() if found.schema is not None or found.name == DEAD_LETTERS}
 
 

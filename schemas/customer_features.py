@@ -14,6 +14,10 @@ FEATURE_VERSION_DAYS = 100_000
 
 Values = dict[str, float | None]
 
+InputValues = msgspec.defstruct("InputValues", [(name, float) for name in INPUT_NAMES], gc=False)
+FeatureValues = msgspec.defstruct("FeatureValues", [(name, float) for name in FEATURE_NAMES], gc=False)
+"""One row of each map, in order of the names: encoded like a map, at half the cost. NaN is written as null."""
+
 
 class CustomerFeatures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Features of one customer."""
@@ -29,6 +33,19 @@ class CustomerFeatures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_order_on: Annotated[str | None, Meta(description="UTC date of the last order that counts")]
     inputs: Annotated[Values, Meta(description="The seven inputs; null is unknown")]
     features: Annotated[Values, Meta(description="The engineered features and streaming extras; null is unknown")]
+
+
+class FeaturesToSend(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The same message as the feature worker encodes it: `inputs` InputValues, `features` FeatureValues."""
+
+    customer_id: str
+    feature_version: int
+    as_of: str
+    quintiles: str
+    currency: str
+    last_order_on: str | None
+    inputs: msgspec.Struct
+    features: msgspec.Struct
 
 
 class FeaturesView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -55,8 +72,8 @@ def feature_version(events_applied: int, as_of_day: int) -> int:
     return events_applied * FEATURE_VERSION_DAYS + as_of_day
 
 
-def encode_features(message: CustomerFeatures) -> bytes:
-    """The message as a Kafka value. NaN must already be None (msgspec writes it as null all the same)."""
+def encode_features(message: CustomerFeatures | FeaturesToSend) -> bytes:
+    """The message as a Kafka value. NaN is written as null."""
     return _encoder.encode(message)
 
 

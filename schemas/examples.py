@@ -12,7 +12,7 @@ VERSION = "1"
 
 
 class Example(NamedTuple):
-    """One example file: `name` without its ending, the value's `text` as it stands in the file, and the decoded `value`."""
+    """One example file: `name` without its ending, its `text` as it stands there, and the decoded `value`."""
 
     name: str
     text: str
@@ -20,7 +20,7 @@ class Example(NamedTuple):
 
 
 def examples(topic_name: str) -> list[Example]:
-    """The examples of a topic (by its short name), in the order of their file names. Raises ValueError naming bad JSON."""
+    """The examples of a topic (by its short name), in order of file names. Raises ValueError naming bad JSON."""
     found = []
     for path in sorted((EXAMPLES_DIR / topic_name / VERSION).glob("*.json")):
         text = path.read_text()

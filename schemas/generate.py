@@ -1,7 +1,7 @@
 """Writes what is made from the contracts: schemas/json/, schemas/asyncapi.yaml and docs/topics.md.
 
-`python -m schemas.generate` writes; with --check it writes nothing, lists what is stale and exits 1. Deterministic: must
-never put a date, a version of a library or a machine's name into a file.
+`python -m schemas.generate` writes; with --check it writes nothing, lists what is stale and exits 1. Must never
+put a date, a version of a library or a machine's name into a file.
 """
 
 import json

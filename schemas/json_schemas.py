@@ -34,7 +34,9 @@ class _Pydantic(GenerateJsonSchema):
     def function_after_schema(self, schema: core_schema.AfterValidatorFunctionSchema) -> JsonSchema:
         found = super().function_after_schema(schema)
         if getattr(schema["function"]["function"], "__name__", "") == "_printable":
-            found |= {"minLength": 1, "pattern": r"\S", "not": {"pattern": r"[\u0000-\u001f]"}}
+            # The type within `not`: to null, which some of these fields may be, any pattern applies.
+            control = {"type": "string", "pattern": r"[\u0000-\u001f]"}
+            found |= {"minLength": 1, "pattern": r"\S", "not": control}
         return found
 
 
@@ -61,8 +63,8 @@ def _customer_events() -> JsonSchema:
                 "pattern": _DECIMAL,
                 "allOf": [{"pattern": "[1-9]"}],
                 "description": (
-                    "Plain decimal string in units of the currency: greater than 0, no more digits after the point than "
-                    f"the currency has, at most {AMOUNT_MINOR_MAX} minor units"
+                    "Plain decimal string in units of the currency: greater than 0, no more digits after the point "
+                    f"than the currency has, at most {AMOUNT_MINOR_MAX} minor units"
                 ),
             }
     return schema
@@ -72,7 +74,8 @@ def _msgspec(struct: Any) -> Callable[[], JsonSchema]:
     def build() -> JsonSchema:
         (root,), components = msgspec.json.schema_components([struct], ref_template=REF + "{name}")
         if set(root) == {"$ref"}:
-            return components[root["$ref"].removeprefix(REF)]
+            only: JsonSchema = components[root["$ref"].removeprefix(REF)]
+            return only
         return {"oneOf": root["anyOf"], "$defs": components}
 
     return build
@@ -110,14 +113,15 @@ _BUILDERS: Mapping[str, Callable[[], JsonSchema]] = {
 
 def _finished(name: str, schema: JsonSchema) -> JsonSchema:
     declared = topic(name)
-    plain = _plain(schema)
+    plain: JsonSchema = _plain(schema)
     title = plain.pop("title", declared.name)
-    return {
+    head = {
         "$schema": DRAFT,
         "$id": f"urn:clv:schema:{declared.name}",
         "title": title,
         "description": plain.pop("description", declared.purpose),
-    } | plain
+    }
+    return head | plain
 
 
 def _plain(schema: Any, *, named: bool = False) -> Any:
@@ -150,10 +154,10 @@ def _without_title(plain: Any, original: Any) -> Any:
 def _nullable(schema: JsonSchema) -> JsonSchema:
     """`anyOf: [X, null]` as X that may be null."""
     match schema.get("anyOf"):
-        case [{"type": str(kind), **rest}, {"type": "null"}]:
+        case [{"type": str(kind)} as one, {"type": "null"}]:
             outer = {key: value for key, value in schema.items() if key != "anyOf"}
-            return {"type": [kind, "null"]} | rest | outer
+            return {**one, **outer, "type": [kind, "null"]}
         case [{"enum": list(values)}, {"type": "null"}]:
             outer = {key: value for key, value in schema.items() if key != "anyOf"}
-            return {"enum": [*values, None]} | outer
+            return {**outer, "enum": [*values, None]}
     return schema

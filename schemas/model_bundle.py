@@ -20,7 +20,7 @@ INPUT_NAME = "features"
 OUTPUT_NAMES = ("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90")
 """The graph's outputs, each tensor(double) or tensor(float) of (n,) or (n, 1): money in major units of the bundle's
 currency, orders within the horizon, a probability. Finite, at least 0, and value_p10 ≤ value_p50 ≤ value_p90. A row
-without an order (total orders unknown, so `frequency` is NaN) has 0 in all of them."""
+without an order (`monetary` is NaN) has 0 in all of them."""
 
 VALUE_QUANTILES = 101
 """Length of the optional field `value_quantiles` of metadata.json: expected_value of the reference population at its

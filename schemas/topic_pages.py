@@ -20,8 +20,9 @@ NOT_SUPPORTED_YET = ("customer.erased", "customer.merged")
 
 _CLOUD_EVENTS = """\
 - **CloudEvents** 1.0 are accepted too: binary mode (headers `ce_specversion`, `ce_id`, …; the value is the data) and
-  structured mode (content type `application/cloudevents+json`). `id` is the event_id, `type` the event_type, `source` the
-  source, `time` the occurred_at, and `subject` the customer_id where the data has none. The data holds the other fields.
+  structured mode (content type `application/cloudevents+json`). `id` is the event_id, `type` the event_type, `source`
+  the source, `time` the occurred_at, `subject` the customer_id where the data has none. The data holds the other
+  fields.
 """
 
 
@@ -45,18 +46,18 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _head() -> str:
     return (
         "# Topics\n\n<!-- Made by `python -m schemas.generate`. Do not edit. -->\n\n"
-        "Every topic, its messages and how to read or write them with any Kafka client. The same as an AsyncAPI document: "
-        "[`schemas/asyncapi.yaml`](../schemas/asyncapi.yaml); as JSON Schemas: [`schemas/json/`](../schemas/json/).\n\n"
-        "Rules for all topics: values are JSON in UTF-8; ignore fields that you do not know; the number in a topic's name is "
-        "the major version of its format, and within it fields are only ever added. A message may come twice: "
+        "Every topic, its messages and how to read or write them with any Kafka client. "
+        "The same as an AsyncAPI document: [`schemas/asyncapi.yaml`](../schemas/asyncapi.yaml); as JSON Schemas: [`schemas/json/`](../schemas/json/).\n\n"
+        "Rules for all topics: values are JSON in UTF-8; ignore fields that you do not know; the number in a topic's name "
+        "is the major version of its format, and within it fields are only ever added. A message may come twice: "
         "each has an id or a version by which the second one changes nothing.\n"
     )
 
 
 def _start_here() -> str:
-    order = next((found for found in examples("customer-events") if _event_type(found) == "order.placed"), None)
+    order = next((found for found in examples("customer-events") if found.name == "order-placed"), None)
     if order is None:
-        raise ValueError("schemas/examples/customer-events/1/ has no order.placed event: the page begins with one")
+        raise ValueError("schemas/examples/customer-events/1/order-placed.json is missing: the page begins with it")
     customer, line = order.value["customer_id"], json.dumps(order.value)
     return (
         "## Publish an order, read its prediction\n\n"
@@ -144,6 +145,13 @@ def _how_to_consume(topic: Topic) -> str:
         lines.append(
             "- **To publish**: produce with `acks=all` and idempotence; repeat after a failure: ids make it safe."
         )
+        lines.append(
+            "- Times may be at most a few minutes ahead of the clock; `currency` is an ISO 4217 code in capitals."
+        )
+        lines.append(
+            "- An event larger than ingest's `CLV_INGEST_MAX_EVENT_BYTES` is refused, see [settings](settings.md)."
+        )
+        lines.append(_CLOUD_EVENTS.rstrip())
     elif topic.config.get("cleanup.policy") == "compact":
         lines.append(
             "- **To consume**: start at the earliest offset to get the latest message of every key, then follow."
@@ -203,7 +211,8 @@ def _meaning(prop: JsonSchema) -> str:
         limits.append(f"pattern `{prop['pattern']}`")
     if prop.get("default") not in (None, ""):
         limits.append(f"default `{json.dumps(prop['default'])}`")
-    return "; ".join(text for text in [prop.get("description", ""), *limits] if text)
+    meaning = prop.get("description", "Kind of message" if "const" in prop else "")
+    return "; ".join(text for text in [meaning, *limits] if text)
 
 
 def _header_table() -> str:
@@ -217,7 +226,3 @@ def _header_table() -> str:
 def _anchor(text: str) -> str:
     """The fragment that a heading `text` gets: lower case, punctuation but hyphens dropped."""
     return "".join(char for char in text.lower() if char.isalnum() or char == "-")
-
-
-def _event_type(example: Example) -> Any:
-    return example.value.get("event_type") if isinstance(example.value, dict) else None

@@ -35,9 +35,9 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 class LocalKafka:
     """A Kafka cluster on this machine. A context manager; or call `start` and `stop`.
 
-    data_dir: kept, and can be started again with the same or another number of free ports; None: a temporary folder,
-    deleted by `stop`. brokers: their number, each with id 1…n, also a controller; topics get replicas on up to three.
-    heap_mb: bound of each broker's Java heap, MiB. settings: broker settings that go before the ones made here.
+    data_dir: kept, and can be started again, on other ports if those are taken; None: a temporary folder, deleted
+    by `stop`. brokers: their number, each with id 1…n, also a controller; topics get replicas on up to three of them.
+    heap_mb: bound of each broker's Java heap, MiB. settings: broker settings that override the ones made here.
     jvm_options: further options, such as ("-XX:TieredStopAtLevel=1",) for a faster start and slower work.
     Methods raise LocalStackError with a line for the user.
     """

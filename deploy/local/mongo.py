@@ -162,9 +162,14 @@ class LocalMongo:
         deadline = time.monotonic() + self._start_timeout_s
         if wait_until(self._listens, lambda: self.process.alive, self._start_timeout_s):
             # Short, since it may be somebody else who listens, and who does not answer: then our server has ended.
-            limits = {"serverSelectionTimeoutMS": _ANSWER_MS_MAX, "connectTimeoutMS": _ANSWER_MS_MAX}
             client: MongoClient[dict[str, Any]]
-            client = MongoClient(_HOST, self._port, directConnection=True, **limits)
+            client = MongoClient(
+                _HOST,
+                self._port,
+                directConnection=True,
+                serverSelectionTimeoutMS=_ANSWER_MS_MAX,
+                connectTimeoutMS=_ANSWER_MS_MAX,
+            )
             with client:
                 remaining_s = deadline - time.monotonic()
                 if wait_until(lambda: self._is_primary(client), lambda: self.process.alive, remaining_s):

@@ -26,8 +26,8 @@ LIFETIME_RATIO_MIN = 1e-9  # times SHAPE_GAP_MIN: still enough for _expm1
 class BetaQuadrature:
     """Nodes over the dropout probability p for BG/NBD and MBG/NBD; arrays of shape (nodes,).
 
-    `log_weight` is log of p^(a−1) (1−p)^(b+first_draws−1) dp, the step included, up to a constant: the sum is normalised by itself, so no
-    Beta function is needed. A row multiplies it by (1−p)^x.
+    `log_weight` is log of p^(a−1) (1−p)^(b+first_draws−1) dp, the step included, up to a constant: the sum
+    is normalised by itself, so no Beta function is needed. A row multiplies it by (1−p)^x.
     """
 
     r: float
@@ -60,7 +60,7 @@ def quadrature(params: OrderModel, horizon_days: float, tolerance: float = 1e-8)
     """Nodes and constants for predictions over (as_of, as_of + horizon_days]; they hold for every row.
 
     The number of BG and MBG nodes follows from the tolerance (relative error of expected orders) and the parameters:
-    about 30–70, up to 150 where dropout hardly varies between customers (a = 50, b ≪ a), at most 700 for what a fit can return.
+    about 30–70, up to 150 where dropout hardly varies between customers (a = 50, b ≪ a), at most 700 for any fit.
     Raises ValueError unless 0 < horizon_days ≤ HORIZON_DAYS_MAX and 1e-12 ≤ tolerance ≤ 1e-2.
     """
     if not 0 < horizon_days <= HORIZON_DAYS_MAX:

@@ -1,6 +1,7 @@
 """python -m services.features: run a feature worker until SIGTERM."""
 
 import asyncio
+import gc
 
 from services.features.http import build_http
 from services.features.settings import FeaturesSettings
@@ -17,6 +18,9 @@ log = logger(__name__)
 async def main(stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
     settings = load(FeaturesSettings, SERVICE)
+    # A chunk makes tens of thousands of small objects without cycles: collecting at Python's default of every 700 cost
+    # a third of the time.
+    gc.set_threshold(200_000, 20, 100)
     configure_logs(SERVICE, settings.log_level, settings.log_format)
     await wait_for_kafka(settings.kafka_bootstrap_servers, settings.kafka_wait_seconds)
     worker = FeatureWorker(settings)

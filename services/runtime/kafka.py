@@ -99,8 +99,8 @@ def new_consumer(
     )
 
 
-Item = tuple[bytes | None, bytes | None, int, Headers]
-"""Key, value, timestamp in milliseconds, headers."""
+Item = tuple[bytes | None, bytes | None, int | None, Headers]
+"""Key, value, timestamp in milliseconds (None is now), headers."""
 
 
 async def send_batches(

@@ -14,6 +14,7 @@ from schemas.customer_features import FeaturesView, Values, decode_features_view
 from schemas.dead_letters import Reason
 
 FEATURE_VERSION_MAX = 2**53 - 1
+_NEEDED = frozenset(FEATURE_NAMES)
 
 
 class Record(Protocol):
@@ -88,8 +89,8 @@ def _fault(key: str, view: FeaturesView, features: Values, currency: str) -> Ref
             raise ValueError(view.as_of)
     except ValueError:
         return Refusal(Reason.INVALID_FIELD, f"as_of is not a date such as 2024-01-31: {view.as_of[:40]!r}")
-    missing = [name for name in FEATURE_NAMES if name not in features]
-    if missing:
+    if not features.keys() >= _NEEDED:
+        missing = sorted(_NEEDED - features.keys())
         return Refusal(Reason.MISSING_FIELD, f"features without {', '.join(missing)}: made by another version")
     return None
 

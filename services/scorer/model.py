@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from domain.features import FEATURE_NAMES
+from domain.customer import CustomerState
+from domain.features import FEATURE_NAMES, features
 from domain.segments import Thresholds
 from schemas.model_bundle import (
     INPUT_NAME,
@@ -135,7 +136,7 @@ def _session(folder: Path, onnx_bytes: bytes, threads: int) -> ort.InferenceSess
 
 
 def _check_graph(folder: Path, model: Model) -> None:
-    """The graph takes and gives what schemas.model_bundle declares, tried with a customer of whom nothing is known."""
+    """The graph takes and gives what schemas.model_bundle declares, tried with a customer without an order."""
     session = model._session
     inputs = {node.name: node.type for node in session.get_inputs()}
     if inputs != {INPUT_NAME: "tensor(double)"}:
@@ -144,7 +145,7 @@ def _check_graph(folder: Path, model: Model) -> None:
     if missing:
         raise KnownProblem(f"bundle {folder}: the graph has no output {', '.join(sorted(missing))}")
     try:
-        outcomes = model.predict(np.full((1, len(FEATURE_NAMES)), np.nan))
+        outcomes = model.predict(features([CustomerState()], [0], model.metadata.quintiles, 1).features)
     except Exception as error:  # noqa: BLE001 (as above)
         raise KnownProblem(f"bundle {folder}: the graph does not run on this version's features: {error}") from None
     if any(output[0] != 0.0 for output in outcomes):

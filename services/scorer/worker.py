@@ -147,8 +147,9 @@ class Scorer:
                 source.partition, [each for each in entries if isinstance(each, Erased)]
             )
         made, failed = await self._score(to_score)
-        by_place = {(source.partition, record.offset): record for source in records for record in records[source]}
-        refused += [(by_place[candidate.partition, candidate.offset], why) for candidate, why in failed]
+        if failed:
+            place = {(source.partition, record.offset): record for source in records for record in records[source]}
+            refused += [(place[candidate.partition, candidate.offset], why) for candidate, why in failed]
         for candidate, value in made:
             outputs[candidate.partition].append(
                 (candidate.view.customer_id.encode(), value, candidate.timestamp_ms, [])

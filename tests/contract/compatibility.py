@@ -1,6 +1,6 @@
-"""What of a contract others rely on, and which changes break it. `python -m tests.contract.compatibility` freezes additions.
+"""What of a contract others rely on, and which changes break it.
 
-The frozen contract is v1.json beside this file. Freezing must never take a breaking change in: that is a new version.
+The frozen contract is v1.json beside this file; `python -m tests.contract.compatibility` freezes additions. That must never take a breaking change in: that is a new version.
 """
 
 import json
@@ -12,7 +12,7 @@ from schemas.json_schemas import JsonSchema, json_schemas, messages
 
 FROZEN = Path(__file__).parent / "v1.json"
 WRITTEN_BY_OTHERS = {"customer-events"}
-"""Topics whose producers are not ours: there an enumeration may grow. Elsewhere consumers may rely on its being closed."""
+"""Topics whose producers are not ours: there an enumeration may grow. Elsewhere consumers may rely on it."""
 
 Shape = dict[str, dict[str, Any]]
 """By field (`topic/kind/field`, nested fields with dots): whether it is required, its type, its allowed values."""

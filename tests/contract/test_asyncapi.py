@@ -1,4 +1,4 @@
-"""The AsyncAPI document is valid by AsyncAPI's own schema, points at nothing that is not there, and says what is declared.
+"""The AsyncAPI document is valid by AsyncAPI's own schema, points only at what is there, and says what is declared.
 
 asyncapi/3.0.0.json is the AsyncAPI Initiative's schema for documents of version 3.0.0 (Apache-2.0; LICENSE and NOTICE
 beside it), unchanged.

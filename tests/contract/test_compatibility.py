@@ -17,7 +17,7 @@ def test_nothing_that_was_promised_in_v1_has_changed():
 
 
 def test_what_was_added_is_promised_from_now_on():
-    assert NOW == frozen(), "fields were added: freeze them with `python -m tests.contract.compatibility`"
+    assert frozen() == NOW, "fields were added: freeze them with `python -m tests.contract.compatibility`"
 
 
 def changed(field: str, **change):

@@ -80,7 +80,7 @@ def module_of(command: list[str]) -> str:
 
 
 def test_the_compose_file_is_valid_by_the_compose_specification():
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: PLW1510
         [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", ROOT / "docker-compose.yml"],
         capture_output=True,
         text=True,
@@ -92,7 +92,7 @@ def test_the_compose_file_is_valid_by_the_compose_specification():
 def test_every_manifest_is_valid_to_kubernetes():
     files = [path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml"]
     files = [path for path in files if path.parent.name != "topics"]  # custom resources: checked below
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: PLW1510
         [BIN / "kubernetes-validate", "--strict", *files], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -174,7 +174,7 @@ def test_a_service_runs_with_the_libraries_of_its_lock_alone(service: str):
         if not {normalised(owner) for owner in owners} & (pinned | {"pip", "setuptools"})
     )
     assert "pytest" in hidden
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: PLW1510
         [sys.executable, "-c", IMPORT_WITHOUT, service, json.dumps(hidden)],
         cwd=ROOT,
         capture_output=True,
@@ -203,7 +203,9 @@ def normalised(name: str) -> str:
 
 
 def test_every_command_is_a_module_that_can_be_run():
-    commands = [service["command"] for service in COMPOSE["services"].values() if "build" in service and "command" in service]
+    commands = [
+        service["command"] for service in COMPOSE["services"].values() if "build" in service and "command" in service
+    ]
     commands += [container_of(name)["command"] for name in workloads()]
     commands += [json.loads(found) for found in re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)]
     assert len(commands) >= 12
@@ -241,7 +243,7 @@ def test_every_setting_in_a_deployment_is_one_that_the_service_accepts(service: 
             for name, value in given.items():
                 if isinstance(value, str):  # the others come from secrets
                     environment.setenv(name, re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
-            assert settings().http_host == "0.0.0.0", "a probe from outside the container could not reach it"  # noqa: S104
+            assert settings().http_host == "0.0.0.0", "a probe from outside the container could not reach it"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -254,7 +256,9 @@ def test_ports_are_the_settings_defaults_everywhere(service: str):
     (published,) = [found for found in of_kind("Service") if found["metadata"]["name"] == service]
     assert [found["port"] for found in published["spec"]["ports"]] == [port]
     (template,) = [
-        found["spec"]["template"] for found in of_kind("Deployment", "StatefulSet") if found["metadata"]["name"] == service
+        found["spec"]["template"]
+        for found in of_kind("Deployment", "StatefulSet")
+        if found["metadata"]["name"] == service
     ]
     scrape = template["metadata"]["annotations"]
     assert scrape["prometheus.io/scrape"] == "true"
@@ -347,7 +351,9 @@ def test_state_lives_on_volumes_of_its_own_and_starts_in_parallel():
 def test_secrets_are_named_and_never_included():
     assert list(of_kind("Secret")) == []
     for name in ("sink", "setup"):
-        assert configuration(container_of(name))["CLV_MONGO_URI"] == {"secretKeyRef": {"name": "clv-mongo", "key": "uri"}}
+        assert configuration(container_of(name))["CLV_MONGO_URI"] == {
+            "secretKeyRef": {"name": "clv-mongo", "key": "uri"}
+        }
 
 
 def test_strimzi_makes_the_declared_topics():

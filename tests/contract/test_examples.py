@@ -1,10 +1,10 @@
-"""Examples are contracts too: each one is valid, is understood by our decoder, and loses nothing on the way through it."""
+"""Examples are contracts too: each one is valid, is understood by our decoder, and loses nothing on the way."""
 
 import json
 from datetime import datetime
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 
 from schemas.customer_events import CUSTOMER_EVENT
 from schemas.customer_features import decode_features, encode_features
@@ -75,8 +75,6 @@ def test_an_example_holds_no_field_that_the_contract_does_not_name(name: str, ex
 
 @pytest.mark.parametrize("name", WITH_SCHEMA)
 def test_a_schema_is_a_valid_schema_in_both_drafts(name: str):
-    from jsonschema import Draft7Validator
-
     schema = SCHEMAS[topics()[name].schema]
     Draft202012Validator.check_schema(schema)
     Draft7Validator.check_schema({key: value for key, value in schema.items() if key != "$schema"})

@@ -89,4 +89,6 @@ def test_the_history_that_models_are_trained_from_is_kept():
 
 
 def test_dead_letters_outlive_the_events_they_came_from():
-    assert int(topics()["dead-letters"].config["retention.ms"]) > int(topics()["customer-events"].config["retention.ms"])
+    assert int(topics()["dead-letters"].config["retention.ms"]) > int(
+        topics()["customer-events"].config["retention.ms"]
+    )

@@ -1,5 +1,6 @@
 """The embedded servers are real: they keep what they acknowledged through kills and restarts, and leave no trace."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,16 +213,24 @@ def test_a_second_start_in_the_same_folder_keeps_the_data_even_on_other_ports(tm
 
 
 class Listeners:
-    """Ports that are taken while the block runs."""
+    """Somebody else's server on these ports while the block runs: takes connections and closes them."""
 
     def __init__(self, ports: list[int]) -> None:
         self._sockets = [socket.create_server(("127.0.0.1", port)) for port in ports]
+        for each in self._sockets:
+            threading.Thread(target=self._serve, args=(each,), daemon=True).start()
+
+    def _serve(self, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                server.accept()[0].close()
 
     def __enter__(self) -> "Listeners":
         return self
 
     def __exit__(self, *_: object) -> None:
         for each in self._sockets:
+            each.shutdown(socket.SHUT_RDWR)  # a close alone would leave the accept, and the port, as they are
             each.close()
 
 

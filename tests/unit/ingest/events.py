@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from hypothesis import strategies as st
+
 from schemas.orders import OrderRecord
 from services.ingest.judge import Rules, judge
 from services.ingest.rates import Rates
@@ -11,6 +13,12 @@ from services.ingest.rejection import Rejection
 NOW_MS = 1_770_000_000_000  # 2026-02-02T02:40:00Z
 RULES = Rules(currency="USD", rates=Rates())
 LEFT_OUT = object()
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
 
 
 def event(**changes: Any) -> dict[str, Any]:

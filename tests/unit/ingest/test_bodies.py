@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.ingest.bodies import JSON, NDJSON, STRUCTURED_BATCH, event_headers, media_type, split
 from services.ingest.cloud_events import STRUCTURED
-from tests.unit.ingest.test_judge import json_values
+from tests.unit.ingest.events import json_values
 
 
 @pytest.mark.parametrize(

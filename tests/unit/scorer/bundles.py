@@ -31,7 +31,7 @@ AS_OF_DAY = 19_800
 
 
 def graph(scale: float = 1.0, outputs: tuple[str, ...] = OUTPUT_NAMES) -> bytes:
-    """orders = orders_per_month × 3 × scale; value = orders × average order value; 0 where `frequency` is unknown."""
+    """orders = orders_per_month × 3 × scale; value = orders × average order value; 0 where `monetary` is unknown."""
     nodes, constants = [], []
 
     def constant(name: str, value: Any) -> str:
@@ -48,7 +48,7 @@ def graph(scale: float = 1.0, outputs: tuple[str, ...] = OUTPUT_NAMES) -> bytes:
         return f"col_{name}"
 
     zero = constant("zero", np.array(0.0))
-    unknown = node("IsNaN", [column("frequency")], "unknown")
+    unknown = node("IsNaN", [column("monetary")], "unknown")
     rate = node("Mul", [column("orders_per_month"), constant("rate", np.array(3.0 * scale))], "rate_raw")
     node("Where", [unknown, zero, rate], "expected_orders")
     value = node("Mul", ["expected_orders", column("average_order_value")], "value_raw")

@@ -1,0 +1,132 @@
+"""How many order events a second one feature worker folds on one core, with real Kafka, full state and all features.
+
+The worker is confined to one core, Kafka to the others. Every customer has a history before the clock starts. Counted
+from the first processed record to the last; effects are acknowledged (changelog, features) before a record counts.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psutil
+
+from benchmarks.orders import order_records
+from cli.lag import PARTITIONS
+from cli.platform import ROOT
+from cli.watch import read_metrics, total
+from deploy.local.folders import free_ports
+from deploy.local.kafka import LocalKafka
+from deploy.local.processes import ServiceProcess
+from domain.features import FEATURE_NAMES
+from domain.rfm_scores import Quintiles
+from schemas.topics import ORDERS, topics
+from services.runtime.bundle import BundleHead, point_to
+from services.runtime.kafka import Item, create_topics, new_producer, send_batches
+
+QUINTILES = Quintiles((30, 60, 120, 240), (1, 3, 6, 12), (100, 300, 700, 1500))
+
+
+def run(customers: int, history_events: int, events: int, chunk_records: int) -> dict[str, Any]:
+    """Run the benchmark; returns its figures."""
+    cores = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="clv-bench-") as folder, LocalKafka() as kafka:
+        others = cores[1:] or cores
+        psutil.Process(kafka.process().pid).cpu_affinity(others)
+        asyncio.run(create_topics(kafka.bootstrap_servers, topics().values()))
+        worker = _worker(Path(folder), kafka.bootstrap_servers, chunk_records)
+        _publish(kafka.bootstrap_servers, customers, history_events, seed=1)
+        worker.start()
+        _confine(worker, cores[0])
+        _wait_processed(worker, history_events)
+        worker.stop()
+        _publish(kafka.bootstrap_servers, customers, events, seed=2)
+        worker.start()
+        _confine(worker, cores[0])
+        seconds, first, rss_bytes = _wait_processed(worker, events)
+        worker.stop()
+    counted = events - first
+    return {
+        "customers": customers,
+        "history_events": history_events,
+        "events": counted,
+        "seconds": round(seconds, 3),
+        "events_per_second": round(counted / seconds),
+        "worker_rss_mb_max": round(rss_bytes / 2**20),
+        "worker_cores": 1,
+        "chunk_records": chunk_records,
+        "features": len(FEATURE_NAMES),
+    }
+
+
+def _worker(folder: Path, bootstrap_servers: str, chunk_records: int) -> ServiceProcess:
+    bundle = folder / "models" / "bench"
+    bundle.mkdir(parents=True)
+    head = BundleHead("bench", 90, "USD", list(FEATURE_NAMES), QUINTILES, (1.0, 2.0, 3.0))
+    (bundle / "metadata.json").write_bytes(msgspec.json.encode(head))
+    point_to(folder / "models", "bench")
+    (port,) = free_ports(1)
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "CLV_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "CLV_MODELS_DIR": str(folder / "models"),
+        "CLV_FEATURES_DATA_DIR": str(folder / "data"),
+        "CLV_FEATURES_HTTP_PORT": str(port),
+        "CLV_FEATURES_CLOCK": "event",
+        "CLV_FEATURES_REFRESH_SECONDS": "0",
+        "CLV_FEATURES_CHUNK_RECORDS": str(chunk_records),
+    }
+    worker = ServiceProcess("features", [sys.executable, "-m", "services.features"], environment, folder / "worker.log")
+    worker.port = port  # type: ignore[attr-defined]
+    return worker
+
+
+def _confine(worker: ServiceProcess, core: int) -> None:
+    process = psutil.Process(worker.pid)
+    for one in [process, *process.children(recursive=True)]:
+        one.cpu_affinity([core])
+
+
+def _publish(bootstrap_servers: str, customers: int, events: int, seed: int) -> None:
+    async def publish() -> None:
+        producer = new_producer(bootstrap_servers, "clv-bench")
+        await producer.start()
+        try:
+            await producer.client._wait_on_metadata(ORDERS)
+            waiting: list[list[Item]] = [[] for _ in range(PARTITIONS[ORDERS])]
+            for n, (key, value) in enumerate(order_records(customers, events, seed), start=1):
+                partition = producer._partition(ORDERS, None, key, value, key, value)
+                waiting[partition].append((key, value, None, []))
+                if n % 50_000 == 0 or n == events:
+                    for partition, items in enumerate(waiting):
+                        await asyncio.gather(*await send_batches(producer, ORDERS, partition, items))
+                        items.clear()
+        finally:
+            await producer.stop()
+
+    asyncio.run(publish())
+
+
+def _wait_processed(worker: ServiceProcess, events: int) -> tuple[float, int, int]:
+    """(seconds from the first records seen processed to the last, how many were then processed, peak memory in bytes)."""
+    url = f"http://127.0.0.1:{worker.port}"  # type: ignore[attr-defined]
+    began, first, rss = 0.0, 0, 0
+    while True:
+        if not worker.alive:
+            raise RuntimeError(f"the worker ended:\n{worker.log_tail(30)}")
+        try:
+            done = int(total(read_metrics(url), "clv_records_processed_total"))
+        except httpx.HTTPError:
+            done = 0
+        now = time.perf_counter()
+        rss = max(rss, psutil.Process(worker.pid).memory_info().rss)
+        if done and not began:
+            began, first = now, done
+        if done >= events:
+            return now - began, first, rss
+        time.sleep(0.05)

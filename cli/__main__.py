@@ -1,0 +1,125 @@
+"""`./clv`: the operator's commands. Each is a thin function here; the work is in the module that it names."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli import bench, dead_letters, training
+from deploy.local.errors import LocalStackError
+from services.runtime.shutdown import KnownProblem
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Real-time customer lifetime value: order events in Kafka, predictions within a second.",
+)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(bench.app, name="bench")
+app.command()(training.train)
+app.command()(training.score)
+
+EXIT_KNOWN_PROBLEM = 2
+
+Orders = Annotated[
+    Path | None, typer.Option(help="Your own orders, CSV or Parquet; the CDNOW purchase history if left out.")
+]
+Columns = Annotated[
+    list[str], typer.Option("--map", help="Column of your file for a name: --map amount=total. Repeat as needed.")
+]
+Currency = Annotated[str, typer.Option(help="Reporting currency, ISO 4217.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file as JSON.")]
+
+
+@app.command()
+def demo(
+    orders: Orders = None,
+    columns: Columns = [],  # noqa: B006 - typer copies it
+    currency: Currency = "USD",
+    exit_at_end: Annotated[bool, typer.Option("--exit", help="Stop at the end instead of running on.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Run the whole product on real order history and check every number."""
+    from cli.demo import Demo
+    from cli.training import parse_columns
+
+    run = Demo(Console(), orders, parse_columns(columns), currency)
+    sys.exit(run.run(stay=not exit_at_end, json_file=json_file))
+
+
+@app.command()
+def up(
+    model: Annotated[Path | None, typer.Option(help="Models folder to use; one trained on CDNOW if left out.")] = None,
+    currency: Currency = "USD",
+    json_file: JsonFile = None,
+) -> None:
+    """Run servers and services for your own producers and subscribers, until Ctrl-C."""
+    from cli.up import run_until_stopped
+
+    run_until_stopped(Console(), model, currency, json_file)
+
+
+@app.command()
+def setup() -> None:
+    """Create the declared topics, collections and indexes that are missing on the servers named in the environment."""
+    from cli.platform import create_all
+    from services.sink.settings import SinkSettings
+    from deploy.local.stack import Addresses
+
+    settings = SinkSettings()
+    created = create_all(Addresses(settings.kafka_bootstrap_servers, settings.mongo_uri))
+    Console().print(f"created topics: {', '.join(created) or 'none, all were there'}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check what this machine has and lacks."""
+    from deploy.local.doctor import checks
+
+    found = checks()
+    table = Table(box=None, padding=(0, 2))
+    for heading in ("", "check", "found", "what to do"):
+        table.add_column(heading)
+    for check in found:
+        mark = "[green]ok[/green]" if check.ok else "[red]missing[/red]"
+        table.add_row(mark, check.name, check.detail, check.remedy)
+    Console().print(table)
+    sys.exit(0 if all(check.ok for check in found) else EXIT_KNOWN_PROBLEM)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(
+    context: typer.Context,
+    fast: Annotated[bool, typer.Option("--fast", help="Only what needs no server: under two minutes.")] = False,
+) -> None:
+    """Run the checks and tests. What follows goes to pytest."""
+    from cli.testing import run_tests
+
+    sys.exit(run_tests(fast, context.args))
+
+
+@app.command()
+def lock() -> None:
+    """Pin every dependency group anew in locks/ (needs the network)."""
+    from cli.locking import lock_all
+
+    lock_all()
+
+
+def main() -> None:
+    """Run a command. What the operator can mend is one line on standard error and exit code 2."""
+    try:
+        app()
+    except (KnownProblem, LocalStackError) as problem:
+        print(f"clv: {problem}", file=sys.stderr)
+        sys.exit(EXIT_KNOWN_PROBLEM)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""`./clv bench`: the benchmarks in benchmarks/, which print their figures and can write them as JSON."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(help="Measure this machine: one feature worker, or the whole path.", no_args_is_help=True)
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file as JSON.")]
+
+
+@app.command()
+def features(
+    customers: Annotated[int, typer.Option(help="Customers with state.", min=1)] = 20_000,
+    history_events: Annotated[int, typer.Option(help="Events folded before the clock starts.", min=1)] = 200_000,
+    events: Annotated[int, typer.Option(help="Events that are timed.", min=1)] = 400_000,
+    chunk_records: Annotated[int, typer.Option(help="Most records of a chunk.", min=1)] = 5000,
+    json_file: JsonFile = None,
+) -> None:
+    """Order events a second through one feature worker on one core."""
+    from benchmarks.features import run
+
+    _report(run(customers, history_events, events, chunk_records), json_file)
+
+
+@app.command()
+def pipeline(
+    customers: Annotated[int, typer.Option(help="Customers.", min=1)] = 20_000,
+    events: Annotated[int, typer.Option(help="Events that are timed.", min=1)] = 150_000,
+    json_file: JsonFile = None,
+) -> None:
+    """Events a second from customer-events to MongoDB, everything on this machine."""
+    from benchmarks.pipeline import run
+
+    _report(run(customers, events), json_file)
+
+
+def _report(figures: dict[str, Any], json_file: Path | None) -> None:
+    Console().print_json(data=figures)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,0 +1,71 @@
+"""What the demo replays: CDNOW or the user's own file, as public events and as the batch oracle's events; its model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from cli.publishing import Event as PublicEvent
+from deploy.local import binaries
+from domain.customer import DAY_MS, Event
+from domain.features import date_of
+from services.runtime.bundle import POINTER
+from services.runtime.shutdown import KnownProblem
+from services.trainer.orders_file import OrdersTable, customer_events, domain_events, read_cdnow, read_orders
+from services.trainer.train import train
+
+HORIZON_DAYS_MAX = 180
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """One history in the forms that the demo needs."""
+
+    name: str
+    table: OrdersTable
+    currency: str
+    events: list[PublicEvent]
+    """Public events in the order they happened; the broken ones where they stand in the file."""
+    domain_events: dict[str, list[Event]]
+    """Valid events by customer, for the batch recomputation."""
+    first_day: int
+    last_day: int
+    """Days since 1970 (UTC) of the first and last valid event."""
+
+
+def load_demo_data(orders: Path | None, columns: dict[str, str], currency: str, say: Say) -> DemoData:
+    """Read the history. Raises KnownProblem if the file cannot be read or holds no valid order."""
+    if orders is None:
+        table = read_cdnow(binaries.cdnow_purchases(announce=say))
+    else:
+        table = read_orders(orders, columns)
+    valid, _ = domain_events(table, currency)
+    days = [event.occurred_at_ms // DAY_MS for events in valid.values() for event in events]
+    if not days:
+        raise KnownProblem(
+            f"{table.name} holds no valid order: see the columns in the README, or use --map name=column"
+        )
+    events = sorted(customer_events(table, currency), key=_when)
+    return DemoData(table.name, table, currency, events, valid, min(days), max(days))
+
+
+def _when(event: PublicEvent) -> str:
+    return str(event.get("occurred_at") or "")
+
+
+def demo_model(data: DemoData, models_dir: Path, say: Say) -> Path:
+    """Models folder with a model for this history; trained now if there is none.
+
+    The model sees what happened before its cutoff alone; the horizon behind the cutoff is a third of the history,
+    HORIZON_DAYS_MAX at most.
+    """
+    horizon_days = max(1, min(HORIZON_DAYS_MAX, (data.last_day - data.first_day + 1) // 3))
+    cutoff: date = date_of(data.last_day + 1) - timedelta(days=horizon_days)
+    folder = models_dir / f"{data.table.fingerprint[:16]}-{data.currency}-{cutoff.isoformat()}-{horizon_days}d"
+    if (folder / POINTER).is_file():
+        say(f"model of an earlier run: {folder.name}")
+        return folder
+    say(f"training on {data.name} before {cutoff.isoformat()}, horizon {horizon_days} days")
+    train(data.table, cutoff, horizon_days, data.currency, folder, progress=say)
+    return folder

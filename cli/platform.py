@@ -1,0 +1,159 @@
+"""The whole product on one machine: servers, topics, collections, and every service as its own process.
+
+Used by demo, up and bench. Must leave no process behind, whatever happens.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from deploy.local.folders import free_ports, is_free
+from deploy.local.processes import ServiceProcess
+from deploy.local.stack import Addresses, LocalStack
+from schemas.topics import topics
+from services.runtime.kafka import create_topics
+from services.runtime.shutdown import KnownProblem
+from services.sink.mongo import connect, ensure_collections
+from services.sink.settings import SinkSettings
+
+ROOT = Path(__file__).parent.parent
+DEFAULT_PORTS = {"ingest": 8001, "features": 8002, "scorer": 8003, "sink": 8004}
+READY_SECONDS_MAX = 60.0
+
+Announce = Callable[[str], None]
+
+
+def home() -> Path:
+    """Folder for what is made on this machine: downloads, models, data (CLV_HOME, or .clv in the project)."""
+    return Path(os.environ.get("CLV_HOME") or ROOT / ".clv").resolve()
+
+
+@dataclass
+class Platform:
+    """Servers and services. A context manager: all of it runs inside, none of it afterwards.
+
+    models_dir: a models folder with a bundle in use. work_dir: logs and the feature worker's table. data_dir: where the
+    embedded servers keep their data; None is a folder that goes away. settings: environment of the services.
+    """
+
+    models_dir: Path
+    work_dir: Path
+    data_dir: Path | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    announce: Announce = lambda _: None
+    names: tuple[str, ...] = ("ingest", "features", "scorer", "sink")
+    stack: LocalStack = field(init=False)
+    processes: dict[str, ServiceProcess] = field(init=False, default_factory=dict)
+    ports: dict[str, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stack = LocalStack(self.data_dir, announce=self.announce)
+
+    def start_servers(self) -> None:
+        """Kafka and MongoDB, with all topics, collections and indexes."""
+        self.stack.start()
+        create_all(self.addresses)
+
+    def start_services(self) -> None:
+        """All services at once; returns when every one says that it is ready. Raises KnownProblem if one does not."""
+        for name in self.names:
+            self.ports[name] = DEFAULT_PORTS[name] if is_free(DEFAULT_PORTS[name]) else free_ports(1)[0]
+            self.processes[name] = self._process(name)
+            self.processes[name].start()
+        for name in self.names:
+            self._wait_ready(name)
+
+    def _process(self, name: str) -> ServiceProcess:
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            **self.addresses.as_env(),
+            "CLV_MODELS_DIR": str(self.models_dir),
+            "CLV_FEATURES_DATA_DIR": str(self.work_dir / "features"),
+            f"CLV_{name.upper()}_HTTP_PORT": str(self.ports[name]),
+            **self.settings,
+        }
+        command = [sys.executable, "-m", f"services.{name}"]
+        return ServiceProcess(name, command, environment, self.log_of(name), cwd=self.work_dir)
+
+    def log_of(self, name: str) -> Path:
+        """Log file of a service."""
+        return self.work_dir / "logs" / f"{name}.log"
+
+    def _wait_ready(self, name: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while not self.is_ready(name):
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise KnownProblem(f"{name} is not ready after {READY_SECONDS_MAX:.0f} s; its log: {self.log_of(name)}")
+            time.sleep(0.05)
+
+    def is_ready(self, name: str) -> bool:
+        """Whether the service says so itself."""
+        try:
+            return httpx.get(f"{self.url(name)}/readyz", timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def check_alive(self) -> None:
+        """Raise KnownProblem with the end of its log if a service has ended."""
+        for name, process in self.processes.items():
+            if not process.alive:
+                raise KnownProblem(
+                    f"{name} ended with exit code {process.exit_code}; the end of {self.log_of(name)}:\n"
+                    f"{process.log_tail(8)}"
+                )
+
+    def url(self, name: str) -> str:
+        """Address of a service's HTTP side."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where Kafka and MongoDB are."""
+        return self.stack.addresses()
+
+    def stop(self) -> None:
+        """End the services, last in the line first to hear of it, then the servers."""
+        for process in self.processes.values():
+            process.signal(15)
+        for process in self.processes.values():
+            process.stop()
+        self.stack.stop()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start_servers()
+            self.start_services()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def create_all(addresses: Addresses) -> list[str]:
+    """Create what is declared and missing: topics, collections, indexes. Returns the new topics."""
+
+    async def create() -> list[str]:
+        created = await create_topics(addresses.kafka_bootstrap_servers, topics().values())
+        client, database = connect(SinkSettings(mongo_uri=addresses.mongo_uri))
+        try:
+            await ensure_collections(database)
+        finally:
+            client.close()
+        return created
+
+    return asyncio.run(create())

@@ -1,0 +1,47 @@
+"""Publishing events to customer-events as an upstream team would: acknowledged, in the order they happened."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+import orjson
+
+from schemas.topics import CUSTOMER_EVENTS
+from services.runtime.kafka import Item, new_producer, send_batches
+
+BATCH_EVENTS = 2000
+PARTITIONS_IN_FLIGHT = 4
+
+Event = dict[str, object]
+
+
+def encode_events(events: Iterable[Event]) -> list[tuple[bytes, bytes]]:
+    """(key, value) of each event, keyed by its customer as far as it has one."""
+    return [(str(event.get("customer_id") or "").encode(), orjson.dumps(event)) for event in events]
+
+
+async def publish(
+    bootstrap_servers: str, messages: Sequence[tuple[bytes, bytes]], done: Callable[[int], None] = lambda _: None
+) -> None:
+    """Publish messages in order, spread over the partitions by customer; returns once all are acknowledged.
+
+    done: told how many more were acknowledged.
+    """
+    producer = new_producer(bootstrap_servers, "clv-publisher")
+    await producer.start()
+    try:
+        partitions = sorted(await producer.partitions_for(CUSTOMER_EVENTS))
+        for start in range(0, len(messages), BATCH_EVENTS):
+            by_partition: dict[int, list[Item]] = {partition: [] for partition in partitions}
+            batch = messages[start : start + BATCH_EVENTS]
+            for key, value in batch:
+                partition = producer._partition(CUSTOMER_EVENTS, None, key, value, key, value)
+                by_partition[partition].append((key, value, None, []))
+            sends = [
+                future
+                for partition, items in by_partition.items()
+                for future in await send_batches(producer, CUSTOMER_EVENTS, partition, items)
+            ]
+            await asyncio.gather(*sends)
+            done(len(batch))
+    finally:
+        await producer.stop()

@@ -1,0 +1,35 @@
+"""`./clv test`: style, types and architecture, then the tests. Ends with pytest's own summary."""
+
+import subprocess
+import sys
+import time
+
+from cli.platform import ROOT
+
+CHECKS = (
+    ("format", ["ruff", "format", "--check", "--quiet", "."]),
+    ("lint", ["ruff", "check", "--quiet", "."]),
+    ("types", ["mypy", "--no-error-summary"]),
+    ("architecture", ["lint-imports", "--no-cache"]),
+)
+FAST = ("tests/unit", "tests/properties", "tests/contract", "tests/test_tidy.py")
+
+
+def run_tests(fast: bool, arguments: list[str]) -> int:
+    """Run the checks, then pytest with further arguments; the first exit code that is not 0, else 0."""
+    for name, command in CHECKS:
+        began = time.perf_counter()
+        found = subprocess.run(
+            [str(ROOT / ".venv" / "bin" / command[0]), *command[1:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode != 0:
+            print(found.stdout + found.stderr, file=sys.stderr)
+            print(f"clv test: {name} failed: {' '.join(command)}", file=sys.stderr)
+            return found.returncode
+        print(f"{name} ok ({time.perf_counter() - began:.1f} s)", flush=True)
+    chosen = list(FAST) if fast else []
+    return subprocess.run([sys.executable, "-m", "pytest", *chosen, *arguments], cwd=ROOT, check=False).returncode

@@ -1,0 +1,152 @@
+"""From records of the predictions topic to MongoDB documents: judged one by one, then what each collection gets.
+
+Pure: bytes in, encoded documents out; BSON is only a format here. Must never raise for what a message holds, and never
+let an older prediction take the place of a newer one.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+import bson
+import msgspec
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+
+from schemas.dead_letters import Reason
+from schemas.mongo import OUTCOME_FIELDS
+from schemas.predictions import Prediction, decode_prediction
+
+FEATURE_VERSION_MAX = 2**53 - 1
+
+
+class Record(Protocol):
+    """A Kafka record, as far as it matters here."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    partition: int
+    offset: int
+
+
+class Write(msgspec.Struct, frozen=True, gc=False):
+    """One prediction as it is stored: documents of CUSTOMERS and PREDICTION_HISTORY (see schemas.mongo)."""
+
+    customer_id: str
+    prediction_id: str
+    feature_version: int
+    customer: RawBSONDocument
+    history: RawBSONDocument
+    timestamp_ms: int
+    """Kafka timestamp of the record: when the event behind it arrived."""
+    partition: int
+    offset: int
+
+
+class Erased(NamedTuple):
+    """A tombstone: the customer is to be forgotten."""
+
+    customer_id: str
+
+
+class Refusal(NamedTuple):
+    """Why a message cannot be stored."""
+
+    reason: Reason
+    detail: str
+
+
+class Plan(NamedTuple):
+    """What one batch does to MongoDB, in this order."""
+
+    erased: list[str]
+    """Customers whose documents are deleted from both collections."""
+    customers: list[Write]
+    """The newest prediction of each customer."""
+    history: list[Write]
+    """Every prediction once."""
+
+
+def judge(record: Record, now: datetime) -> Write | Erased | Refusal:
+    """What a record of the predictions topic is. now: UTC, becomes updated_at and created_at."""
+    try:
+        if not record.key:
+            return Refusal(Reason.EMPTY_KEY, "the key must be the customer_id, and is empty")
+        customer_id = record.key.decode()
+        if record.value is None:
+            return Erased(customer_id)
+        prediction = decode_prediction(record.value)
+        if prediction.customer_id != customer_id:
+            detail = f"the key is {customer_id[:80]!r}, but customer_id is {prediction.customer_id[:80]!r}"
+            return Refusal(Reason.KEY_MISMATCH, detail)
+        if not 0 <= prediction.feature_version <= FEATURE_VERSION_MAX:
+            return Refusal(Reason.INVALID_FIELD, f"feature_version {prediction.feature_version} is not within 0 … 2^53")
+        if not prediction.prediction_id:
+            return Refusal(Reason.INVALID_FIELD, "prediction_id is empty")
+        return _write(record, prediction, now)
+    except msgspec.ValidationError as error:
+        missing = "missing required field" in str(error)
+        return Refusal(Reason.MISSING_FIELD if missing else Reason.INVALID_FIELD, str(error))
+    except UnicodeDecodeError as error:
+        return Refusal(Reason.INVALID_UTF8, f"the message is not UTF-8: {error}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Refusal(Reason.INVALID_JSON, str(error))
+    except (BSONError, OverflowError, ValueError) as error:
+        return Refusal(Reason.INVALID_FIELD, f"MongoDB cannot hold this: {error}")
+
+
+def _write(record: Record, prediction: Prediction, now: datetime) -> Write:
+    # What both documents share is encoded once; a BSON document is its length, its elements and a zero.
+    shared = _elements(
+        {
+            "feature_version": prediction.feature_version,
+            "as_of": prediction.as_of,
+            "inputs": prediction.inputs,
+            "features": prediction.features,
+            "prediction": {name: getattr(prediction, name) for name in OUTCOME_FIELDS},
+        }
+    )
+    customer = _elements({"_id": prediction.customer_id, "updated_at": now})
+    history = _elements({"_id": prediction.prediction_id, "customer_id": prediction.customer_id, "created_at": now})
+    return Write(
+        prediction.customer_id,
+        prediction.prediction_id,
+        prediction.feature_version,
+        _document(customer, shared),
+        _document(history, shared),
+        record.timestamp,
+        record.partition,
+        record.offset,
+    )
+
+
+def _elements(document: dict[str, Any]) -> bytes:
+    return bson.encode(document)[4:-1]
+
+
+def _document(*elements: bytes) -> RawBSONDocument:
+    size = 5 + sum(map(len, elements))
+    return RawBSONDocument(b"".join((size.to_bytes(4, "little"), *elements, b"\0")))
+
+
+def plan(judged: Iterable[Write | Erased]) -> Plan:
+    """What a batch comes to. Of equal feature_versions the later record stands; of equal prediction_ids the first.
+
+    What came before an erasure in the batch is not written at all.
+    """
+    newest: dict[str, Write] = {}
+    history: dict[str, dict[str, Write]] = {}
+    erased: dict[str, None] = {}
+    for entry in judged:
+        if isinstance(entry, Erased):
+            erased[entry.customer_id] = None
+            newest.pop(entry.customer_id, None)
+            history.pop(entry.customer_id, None)
+            continue
+        known = newest.get(entry.customer_id)
+        if known is None or entry.feature_version >= known.feature_version:
+            newest[entry.customer_id] = entry
+        history.setdefault(entry.customer_id, {}).setdefault(entry.prediction_id, entry)
+    every = [each for of_customer in history.values() for each in of_customer.values()]
+    return Plan(list(erased), list(newest.values()), every)

@@ -1,0 +1,239 @@
+"""MongoDB: connecting, collections and indexes, and carrying out a plan so that a newer document always stands.
+
+The only place that talks to MongoDB. Uses the calls that Motor and PyMongo's own asynchronous client share. Must never
+report a document as stored before a majority of the replica set has it.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import UTC
+from typing import Any, NamedTuple
+
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo import IndexModel, InsertOne, ReplaceOne
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    CollectionInvalid,
+    ConfigurationError,
+    ExecutionTimeout,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+    WTimeoutError,
+)
+
+from schemas.mongo import COLLECTIONS, CUSTOMERS, INDEXES, PREDICTION_HISTORY, IndexSpec
+from services.runtime import telemetry
+from services.runtime.logs import logger
+from services.runtime.shutdown import KnownProblem
+from services.sink.documents import Plan, Write
+from services.sink.settings import SinkSettings
+
+log = logger(__name__)
+
+SELECTION_SECONDS = 3.0
+"""How long to look for a primary before an attempt counts as failed."""
+DUPLICATE_KEY = 11000
+_NAMESPACE_EXISTS = 48
+# The document itself is refused, and would be refused for ever: BadValue, FailedToParse, TypeMismatch, InvalidLength,
+# InvalidBSON, PathNotViable, DollarPrefixedFieldName, InvalidIdField, EmptyFieldName, DottedFieldName,
+# DocumentValidationFailure, CannotIndexParallelArrays, KeyTooLong, BSONObjectTooLarge (three codes).
+_DOCUMENT_FAULTS = frozenset({2, 9, 14, 16, 22, 28, 52, 53, 56, 57, 121, 171, 17280, 10334, 17419, 17420})
+# HostUnreachable, HostNotFound, NetworkTimeout, ShutdownInProgress, PrimarySteppedDown, ExceededTimeLimit,
+# SocketException, NotWritablePrimary, Interrupted*, OutOfDiskSpace, WriteConflict, LockTimeout and their like.
+_PASSING = frozenset(
+    {6, 7, 24, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 234, 246, 262, 358, 9001, 10058, 10107, 11600, 11601}
+    | {11602, 13388, 13435, 13436, 14031}
+)
+
+
+class MongoAway(Exception):
+    """MongoDB did not carry out a write that may well succeed later. Nothing is known of what it did."""
+
+
+class Result(NamedTuple):
+    """What became of a plan."""
+
+    refused: list[tuple[Write, str]]
+    """Writes that MongoDB will never take, and why."""
+    stale: int
+    """Writes that a newer document in `customers` stood against: they have succeeded, since the newer one stands."""
+
+
+def connect(settings: SinkSettings) -> "AsyncIOMotorClient[Any]":
+    """A client that writes with majority acknowledgement. Connects at the first call. KnownProblem for a wrong URI."""
+    try:
+        return AsyncIOMotorClient(
+            settings.mongo_uri,
+            appname="clv-sink",
+            w="majority",
+            retryWrites=False,  # the sink repeats whole batches itself, without end and in time for a shutdown
+            serverSelectionTimeoutMS=round(SELECTION_SECONDS * 1000),
+            connectTimeoutMS=round(SELECTION_SECONDS * 1000),
+            socketTimeoutMS=round(settings.sink_mongo_timeout_seconds * 1000),
+            tz_aware=True,
+            tzinfo=UTC,
+        )
+    except (ConfigurationError, InvalidURI, ValueError) as error:
+        raise KnownProblem(f"CLV_MONGO_URI: {error}") from None
+
+
+async def ensure_collections(database: "AsyncIOMotorDatabase[Any]", history_days: int) -> None:
+    """Make the declared collections and indexes where they are missing, and set the history's expiry.
+
+    May be repeated at any time. Raises MongoAway if MongoDB does not answer, KnownProblem if it refuses.
+    """
+    try:
+        for name in COLLECTIONS:
+            await _create_collection(database, name)
+        for spec in INDEXES:
+            await _create_index(database, spec, history_days * 86_400)
+    except PyMongoError as error:
+        raise _as_away(error) from error
+
+
+async def _create_collection(database: "AsyncIOMotorDatabase[Any]", name: str) -> None:
+    try:
+        await database.create_collection(name)
+    except CollectionInvalid:
+        return
+    except OperationFailure as error:
+        if error.code != _NAMESPACE_EXISTS:
+            raise
+
+
+async def _create_index(database: "AsyncIOMotorDatabase[Any]", spec: IndexSpec, expire_seconds: int) -> None:
+    collection = database[spec.collection]
+    present = (await collection.index_information()).get(spec.name)
+    if spec.expires and present is not None and present.get("expireAfterSeconds") != expire_seconds:
+        index = {"name": spec.name, "expireAfterSeconds": expire_seconds}
+        await database.command("collMod", spec.collection, index=index)
+        return
+    options: dict[str, Any] = {"expireAfterSeconds": expire_seconds} if spec.expires else {}
+    await collection.create_indexes([IndexModel(list(spec.keys), name=spec.name, **options)])
+
+
+class Store:
+    """Carries out plans."""
+
+    def __init__(self, database: "AsyncIOMotorDatabase[Any]", bulk_documents: int) -> None:
+        self._customers = database[CUSTOMERS]
+        self._versions = database.get_collection(CUSTOMERS, codec_options=CodecOptions(tz_aware=True))
+        self._history = database[PREDICTION_HISTORY]
+        self._bulk = bulk_documents
+
+    async def write(self, plan: Plan) -> Result:
+        """Returns once all of it is stored by a majority. Raises MongoAway if it is to be tried again, as a whole."""
+        try:
+            if plan.erased:
+                await self._customers.delete_many({"_id": {"$in": plan.erased}})
+                await self._history.delete_many({"customer_id": {"$in": plan.erased}})
+            history, customers = await _both(self._add_history(plan.history), self._put_customers(plan.customers))
+        except PyMongoError as error:
+            raise _as_away(error) from error
+        refused = {
+            (write.partition, write.offset): (write, why) for write, why in [*history.refused, *customers.refused]
+        }
+        return Result(list(refused.values()), customers.stale)
+
+    async def _add_history(self, writes: Sequence[Write]) -> Result:
+        refused: list[tuple[Write, str]] = []
+        for first in range(0, len(writes), self._bulk):
+            chunk = writes[first : first + self._bulk]
+            errors = await self._errors(self._history, [InsertOne(write.history) for write in chunk])
+            known = [index for index, (code, _) in errors.items() if code == DUPLICATE_KEY]
+            faults = [(chunk[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
+            refused += faults
+            telemetry.MONGO_WRITES.inc(len(chunk) - len(known) - len(faults), collection=PREDICTION_HISTORY)
+        return Result(refused, 0)
+
+    async def _put_customers(self, writes: Sequence[Write]) -> Result:
+        refused: list[tuple[Write, str]] = []
+        stale = 0
+        for first in range(0, len(writes), self._bulk):
+            found = await self._put_chunk(writes[first : first + self._bulk])
+            refused += found.refused
+            stale += found.stale
+        return Result(refused, stale)
+
+    async def _put_chunk(self, chunk: Sequence[Write]) -> Result:
+        """A look at the versions first, since inserting is four times as fast as an upsert that finds nothing.
+
+        It decides nothing: what another sink does meanwhile meets the guard or the unique key.
+        """
+        ids = [write.customer_id for write in chunk]
+        cursor = self._versions.find({"_id": {"$in": ids}}, {"feature_version": 1}).batch_size(len(ids) + 1)
+        versions = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
+        newer = [write for write in chunk if versions.get(write.customer_id, -1) <= write.feature_version]
+        errors = await self._errors(
+            self._customers,
+            [_guarded(write) if write.customer_id in versions else InsertOne(write.customer) for write in newer],
+        )
+        outrun = [
+            i for i, (code, _) in errors.items() if code == DUPLICATE_KEY and newer[i].customer_id not in versions
+        ]
+        stale = len(chunk) - len(newer)
+        stale += sum(code == DUPLICATE_KEY for code, _ in errors.values()) - len(outrun)
+        refused = [(newer[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
+        if outrun:  # inserted by another sink since the look
+            again = [newer[index] for index in outrun]
+            second = await self._errors(self._customers, [_guarded(write) for write in again])
+            stale += sum(code == DUPLICATE_KEY for code, _ in second.values())
+            refused += [(again[index], why) for index, (code, why) in second.items() if code != DUPLICATE_KEY]
+        telemetry.MONGO_WRITES.inc(len(chunk) - stale - len(refused), collection=CUSTOMERS)
+        telemetry.MONGO_STALE.inc(stale)
+        return Result(refused, stale)
+
+    async def _errors(self, collection: Any, operations: Sequence[Any]) -> dict[int, tuple[int, str]]:
+        """Carry the operations out; (code, message) of each that failed for its document, by index.
+
+        Raises a PyMongoError if any failed for another reason: then all are to be tried again.
+        """
+        if not operations:
+            return {}
+        try:
+            await collection.bulk_write(list(operations), ordered=False)
+        except BulkWriteError as error:
+            details: Mapping[str, Any] = error.details or {}
+            errors = {each["index"]: (each["code"], each.get("errmsg", "")) for each in details.get("writeErrors", [])}
+            for code, message in errors.values():
+                if code != DUPLICATE_KEY and code not in _DOCUMENT_FAULTS:
+                    raise OperationFailure(message, code) from error
+            if details.get("writeConcernErrors"):
+                raise WriteConcernError(str(details["writeConcernErrors"][:1])) from error
+            return errors
+        return {}
+
+
+def _guarded(write: Write) -> "ReplaceOne[Any]":
+    """Replaces an older document or adds a new one; fails with a duplicate key if a newer one is there."""
+    older = {"_id": write.customer_id, "feature_version": {"$lte": write.feature_version}}
+    return ReplaceOne(older, write.customer, upsert=True)
+
+
+async def _both(history: Coroutine[Any, Any, Result], customers: Coroutine[Any, Any, Result]) -> tuple[Result, Result]:
+    """Both at once; what one of them raises is raised when both have ended, so that none goes on unseen."""
+    tasks = asyncio.ensure_future(history), asyncio.ensure_future(customers)
+    await asyncio.wait(tasks)
+    return tasks[0].result(), tasks[1].result()
+
+
+def _as_away(error: PyMongoError) -> Exception:
+    """MongoAway for what passes by itself, KnownProblem for what somebody must mend."""
+    code = getattr(error, "code", None)
+    passing = isinstance(error, AutoReconnect | ExecutionTimeout | WTimeoutError | WriteConcernError)
+    if passing or code in _PASSING or error.has_error_label("RetryableWriteError"):
+        return MongoAway(" ".join(str(error).split())[:300])
+    return KnownProblem(f"MongoDB refuses: {' '.join(str(error).split())[:300]}")
+
+
+async def primary_answers(client: "AsyncIOMotorClient[Any]") -> str | None:
+    """None if a primary answers, else one sentence."""
+    try:
+        await client.admin.command("ping")
+    except PyMongoError as error:
+        return f"no MongoDB primary answers: {' '.join(str(error).split())[:150]}"
+    return None
