@@ -46,10 +46,11 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _head() -> str:
     return (
         "# Topics\n\n<!-- Made by `python -m schemas.generate`. Do not edit. -->\n\n"
-        "Every topic, its messages and how to read or write them with any Kafka client. "
-        "The same as an AsyncAPI document: [`schemas/asyncapi.yaml`](../schemas/asyncapi.yaml); as JSON Schemas: [`schemas/json/`](../schemas/json/).\n\n"
-        "Rules for all topics: values are JSON in UTF-8; ignore fields that you do not know; the number in a topic's name "
-        "is the major version of its format, and within it fields are only ever added. A message may come twice: "
+        "Every topic, its messages and how to read or write them with any Kafka client. The same as an AsyncAPI "
+        "document: [`schemas/asyncapi.yaml`](../schemas/asyncapi.yaml); as JSON Schemas: "
+        "[`schemas/json/`](../schemas/json/).\n\n"
+        "Rules for all topics: values are JSON in UTF-8; ignore fields that you do not know; the number in a topic's "
+        "name is the major version of its format, and within it fields are only ever added. A message may come twice: "
         "each has an id or a version by which the second one changes nothing.\n"
     )
 

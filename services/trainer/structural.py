@@ -1,0 +1,178 @@
+"""The structural model: a purchase model (BTYD) times a spend model, from the feature vector alone, or the mean of an
+earlier window where too few customers ever came back. It must never look at anything but features and its parameters.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.btyd import (
+    GammaGamma,
+    NotEnoughRepeatBuyers,
+    OrderModel,
+    OrderModelFit,
+    expected_spend,
+    fit_bg_nbd,
+    fit_gamma_gamma,
+    fit_mbg_nbd,
+    fit_pareto_nbd,
+    predict,
+    purchase_histories,
+)
+from domain.features import FEATURE_NAMES
+from services.trainer.history import TrainingSet
+
+Floats = NDArray[np.float64]
+
+FITS = {"BG/NBD": fit_bg_nbd, "MBG/NBD": fit_mbg_nbd, "Pareto/NBD": fit_pareto_nbd}
+"""The purchase models that compete, by name."""
+
+REPEAT_DAYS_MAX = 10_000.0
+AGE_DAYS_MAX = 100_000.0
+MONEY_MAX = 1e11
+"""Largest mean spend that is believed, major units: beyond any order that ingest lets through."""
+
+
+def column(matrix: Floats, name: str) -> Floats:
+    """A feature of all rows by name."""
+    return matrix[:, FEATURE_NAMES.index(name)]
+
+
+class Statistics(NamedTuple):
+    """What the structural model needs of n customers, each array (n,), finite and possible whatever the features were."""
+
+    has_order: NDArray[np.bool_]
+    x: Floats
+    t_x_days: Floats
+    age_days: Floats
+    paid_days: Floats
+    mean_spend: Floats
+
+
+def statistics(matrix: Floats) -> Statistics:
+    """From features of shape (n, len(FEATURE_NAMES)); where streaming extras are missing, from the seven inputs'.
+
+    The ONNX graph repeats this operation by operation (structural_graph.py).
+    """
+    frequency = column(matrix, "frequency")
+    age = _bounded(_first_known(column(matrix, "btyd_T"), column(matrix, "customer_lifetime_days")), AGE_DAYS_MAX)
+    t_x = np.minimum(_bounded(_first_known(column(matrix, "btyd_t_x"), column(matrix, "active_span_days")), age), age)
+    x = _bounded(_first_known(column(matrix, "btyd_x"), frequency), REPEAT_DAYS_MAX)
+    x = np.minimum(x, t_x)  # one purchase day a day: orders of the first day are no repeat
+    paid_days = column(matrix, "btyd_m_days")
+    unknown = np.isnan(paid_days)
+    mean = np.where(unknown, column(matrix, "average_order_value"), column(matrix, "btyd_m"))
+    return Statistics(
+        has_order=frequency >= 0,
+        x=x,
+        t_x_days=t_x,
+        age_days=age,
+        paid_days=_bounded(np.where(unknown, x + 1, paid_days), REPEAT_DAYS_MAX),
+        mean_spend=_bounded(mean, MONEY_MAX),
+    )
+
+
+def _first_known(first: Floats, second: Floats) -> Floats:
+    return np.where(np.isnan(first), second, first)
+
+
+def _bounded(values: Floats, upper: float | Floats) -> Floats:
+    return np.minimum(np.maximum(np.where(np.isnan(values), 0.0, values), 0.0), upper)
+
+
+class Expectation(NamedTuple):
+    """Of n customers over a horizon, each array (n,), finite, at least 0."""
+
+    value: Floats
+    orders: Floats
+    p_active: Floats
+
+
+@dataclass(frozen=True)
+class MeanRates:
+    """Everybody alike: what a customer did on average in an earlier window, for shops where nobody comes back."""
+
+    window_days: int
+    orders: float
+    value: float
+    p_active: float
+
+
+@dataclass(frozen=True)
+class Structural:
+    """Fitted parameters. Exactly one of `orders` and `mean` is there; without `spend`, `spend_mean` holds for all."""
+
+    orders: OrderModel | None
+    spend: GammaGamma | None
+    spend_mean: float
+    """Mean spend of a purchase day over all customers, major units."""
+    orders_per_day: float
+    """Orders of a purchase day: the models count days."""
+    mean: MeanRates | None = None
+    name: str = "mean"
+    fit: OrderModelFit | None = None
+
+    def expect(self, matrix: Floats, horizon_days: int) -> Expectation:
+        """Expectation over the next horizon_days; rows without an order have 0."""
+        found = statistics(matrix)
+        if self.orders is None:
+            assert self.mean is not None
+            longer = horizon_days / self.mean.window_days
+            per_row = (self.mean.value * longer, self.mean.orders * longer, 1 - (1 - self.mean.p_active) ** longer)
+            return Expectation(*(np.where(found.has_order, max(0.0, each), 0.0) for each in per_row))
+        outlook = predict(self.orders, found.x, found.t_x_days, found.age_days, horizon_days)
+        days = np.minimum(outlook.expected_orders, float(horizon_days))
+        value = days * self.spend_per_day(found)
+        p_active = np.minimum(outlook.p_order, 1.0)
+        return Expectation(
+            *(np.where(found.has_order, each, 0.0) for each in (value, days * self.orders_per_day, p_active))
+        )
+
+    def spend_per_day(self, found: Statistics) -> Floats:
+        """Expected net spend of a future purchase day, major units."""
+        if self.spend is None:
+            return np.full(found.x.shape, self.spend_mean)
+        return expected_spend(self.spend, found.paid_days, found.mean_spend)
+
+
+def fit_structural(known: TrainingSet, name: str) -> Structural:
+    """Fit the named purchase model and the spend model to customers as they were known at the set's origin.
+
+    Raises NotEnoughRepeatBuyers if the purchase model cannot be fitted; a spend model that cannot is replaced by the
+    mean spend.
+    """
+    found = statistics(known.features)
+    fit = FITS[name](purchase_histories(found.x, found.t_x_days, found.age_days))
+    spend, spend_mean = _fit_spend(found)
+    days = float((found.x + 1).sum())
+    orders = float((column(known.features, "frequency") + 1).sum())
+    return Structural(fit.params, spend, spend_mean, orders / days, name=name, fit=fit)
+
+
+def _fit_spend(found: Statistics) -> tuple[GammaGamma | None, float]:
+    paid = (found.paid_days >= 1) & (found.mean_spend > 0)
+    days, mean = found.paid_days[paid], found.mean_spend[paid]
+    spend_mean = float((days * mean).sum() / days.sum()) if paid.any() else 0.0
+    try:
+        return fit_gamma_gamma(days, mean).params, spend_mean
+    except NotEnoughRepeatBuyers:
+        return None, spend_mean
+    except ValueError:  # a fit at its bounds that is no model, such as money that never varies
+        return None, spend_mean
+
+
+def mean_structural(windows: list[TrainingSet]) -> Structural:
+    """The mean of an earlier window (the last given); zeros where no window is known."""
+    if not windows or len(windows[-1]) == 0:
+        return Structural(None, None, 0.0, 1.0, mean=MeanRates(1, 0.0, 0.0, 0.0))
+    window = windows[-1]
+    targets = window.known_targets
+    rates = MeanRates(
+        window.horizon_days,
+        float(targets.orders.mean()),
+        max(0.0, float(targets.value.mean())),
+        float(targets.active.mean()),
+    )
+    return Structural(None, None, 0.0, 1.0, mean=rates)
