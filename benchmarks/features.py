@@ -113,7 +113,7 @@ def _publish(bootstrap_servers: str, customers: int, events: int, seed: int) -> 
 
 
 def _wait_processed(worker: ServiceProcess, events: int) -> tuple[float, int, int]:
-    """(seconds from the first records seen processed to the last, how many were then processed, peak memory in bytes)."""
+    """(seconds between the first and the last records seen processed, how many were first, peak memory in bytes)."""
     url = f"http://127.0.0.1:{worker.port}"  # type: ignore[attr-defined]
     began, first, rss = 0.0, 0, 0
     while True:

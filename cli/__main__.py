@@ -67,8 +67,8 @@ def up(
 def setup() -> None:
     """Create the declared topics, collections and indexes that are missing on the servers named in the environment."""
     from cli.platform import create_all
-    from services.sink.settings import SinkSettings
     from deploy.local.stack import Addresses
+    from services.sink.settings import SinkSettings
 
     settings = SinkSettings()
     created = create_all(Addresses(settings.kafka_bootstrap_servers, settings.mongo_uri))
@@ -94,7 +94,7 @@ def doctor() -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(
     context: typer.Context,
-    fast: Annotated[bool, typer.Option("--fast", help="Only what needs no server: under two minutes.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Only what needs no server: under two minutes.")] = False,  # noqa: PT028
 ) -> None:
     """Run the checks and tests. What follows goes to pytest."""
     from cli.testing import run_tests

@@ -191,11 +191,11 @@ class Demo:
     def _verify(self, platform: Platform, data: DemoData) -> Comparison:
         model = load_model(platform.models_dir / (platform.models_dir / "current").read_text().strip(), self.currency)
         with MongoClient[dict[str, Any]](platform.addresses.mongo_uri) as client:
-            return compare(data.domain_events, client[DATABASE][CUSTOMERS.name].find(), model)
+            return compare(data.domain_events, client[DATABASE][CUSTOMERS].find(), model)
 
     async def _summarise(self, platform: Platform, watch: Watch, data: DemoData, outcome: Comparison) -> None:
         with MongoClient[dict[str, Any]](platform.addresses.mongo_uri) as client:
-            customers = client[DATABASE][CUSTOMERS.name]
+            customers = client[DATABASE][CUSTOMERS]
             mongo_customers = customers.count_documents({})
             counted = customers.aggregate([{"$group": {"_id": "$prediction.segment", "n": {"$sum": 1}}}])
             segments = {row["_id"]: row["n"] for row in counted}

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+from services.trainer.train import train
+
 from cli.publishing import Event as PublicEvent
 from deploy.local import binaries
 from domain.customer import DAY_MS, Event
 from domain.features import date_of
 from services.runtime.bundle import POINTER
 from services.runtime.shutdown import KnownProblem
-from services.trainer.orders_file import OrdersTable, customer_events, domain_events, read_cdnow, read_orders
-from services.trainer.train import train
+from services.trainer.orders_file import OrdersTable, customer_events, domain_events, read_any, read_cdnow
 
 HORIZON_DAYS_MAX = 180
 Say = Callable[[str], None]
@@ -36,10 +37,7 @@ class DemoData:
 
 def load_demo_data(orders: Path | None, columns: dict[str, str], currency: str, say: Say) -> DemoData:
     """Read the history. Raises KnownProblem if the file cannot be read or holds no valid order."""
-    if orders is None:
-        table = read_cdnow(binaries.cdnow_purchases(announce=say))
-    else:
-        table = read_orders(orders, columns)
+    table = read_any(orders, columns) if orders else read_cdnow(binaries.cdnow_purchases(announce=say))
     valid, _ = domain_events(table, currency)
     days = [event.occurred_at_ms // DAY_MS for events in valid.values() for event in events]
     if not days:

@@ -149,9 +149,10 @@ def create_all(addresses: Addresses) -> list[str]:
 
     async def create() -> list[str]:
         created = await create_topics(addresses.kafka_bootstrap_servers, topics().values())
-        client, database = connect(SinkSettings(mongo_uri=addresses.mongo_uri))
+        settings = SinkSettings(mongo_uri=addresses.mongo_uri)
+        client = connect(settings)
         try:
-            await ensure_collections(database)
+            await ensure_collections(client[settings.mongo_database], settings.sink_history_days)
         finally:
             client.close()
         return created

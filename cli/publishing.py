@@ -3,20 +3,22 @@
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-import orjson
-
 from schemas.topics import CUSTOMER_EVENTS
 from services.runtime.kafka import Item, new_producer, send_batches
+from services.trainer.orders_file import event_bytes
 
 BATCH_EVENTS = 2000
-PARTITIONS_IN_FLIGHT = 4
 
 Event = dict[str, object]
 
 
 def encode_events(events: Iterable[Event]) -> list[tuple[bytes, bytes]]:
     """(key, value) of each event, keyed by its customer as far as it has one."""
-    return [(str(event.get("customer_id") or "").encode(), orjson.dumps(event)) for event in events]
+    return [(_key(event), event_bytes(event)) for event in events]
+
+
+def _key(event: Event) -> bytes:
+    return str(event.get("customer_id") or "").encode("utf-8", "surrogateescape")
 
 
 async def publish(

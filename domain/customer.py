@@ -17,7 +17,7 @@ FOLD_STEP = 100
 
 
 class OrderPlaced(msgspec.Struct, frozen=True, gc=False):
-    """An order in the reporting currency. amount_minor ≥ 0 in minor units; occurred_at_ms is epoch milliseconds, UTC."""
+    """An order in the reporting currency: minor units ≥ 0, epoch milliseconds (UTC)."""
 
     order_id: str
     amount_minor: int

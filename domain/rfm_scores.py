@@ -31,7 +31,7 @@ class Quintiles(msgspec.Struct, frozen=True):
 
 
 def fit_quintiles(recency_days: Floats, frequency: Floats, monetary: Floats) -> Quintiles:
-    """The 20th, 40th, 60th and 80th percentile of each measure over the training population. Raises ValueError if empty."""
+    """The 20th, 40th, 60th and 80th percentile of each measure over a population. Raises ValueError if it is empty."""
     if len(recency_days) == 0:
         raise ValueError("quintiles need at least one customer")
     return Quintiles(_borders(recency_days), _borders(frequency), _borders(monetary))

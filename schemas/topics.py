@@ -32,7 +32,7 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 @cache
 def topics() -> Mapping[str, Topic]:
-    """All declared topics by their short name, the name of the file. Raises ValueError naming the file that is wrong."""
+    """All declared topics by their short name, the file's. Raises ValueError naming the file that is wrong."""
     found = {}
     for path in sorted(TOPICS_DIR.glob("*.yaml")):
         try:

@@ -15,7 +15,7 @@ from deploy.local.mongo import LocalMongo
 from deploy.local.processes import ServiceProcess
 from schemas.topics import topics as declared_topics
 from services.runtime.kafka import create_topics
-from tests.support import wait_for, ready
+from tests.support import ready, wait_for
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,13 +19,13 @@ log = logger(__name__)
 
 
 class ChunkConsumer(driver.Consumer):
-    """Yields (partition, message) with message.value = the list of fetched records and message.offset = the last one's."""
+    """Yields (partition, message): message.value is the list of fetched records, message.offset the last one's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.source_topic: str = self.transport.source_topic
         self.processed: dict[TP, int] = {}
-        """Offset after the last record whose effects are acknowledged, by source partition: all that may be committed."""
+        """By source partition, the offset after the last record whose effects are acknowledged: all that is committed."""
         self.expected: dict[TP, int] = {}
         """Offset that the next chunk of a source partition must begin at (or before)."""
         self.never_committed: set[TP] = set()
@@ -35,13 +35,13 @@ class ChunkConsumer(driver.Consumer):
         """Whether the partition is one of the source topic's."""
         return bool(tp.topic == self.source_topic)
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's signature
         """Fetch; one message per source partition, one per record of any other topic (the changelog in recovery)."""
         records, active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
             return
         if not self.flow_active:
-            # A rebalance began while fetching: aiokafka's position has moved on, so what was fetched must be fetched again.
+            # A rebalance began while fetching: the position has moved on, so what was fetched must be fetched again.
             await self.perform_seek()
             return
         for tp, chunk in records.items():

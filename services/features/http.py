@@ -16,7 +16,7 @@ def build_http(worker: FeatureWorker, health: Health) -> Starlette:
     """The application of one worker."""
 
     async def start_refresh(request: Request) -> Response:
-        """POST /v1/refresh?as_of=YYYY-MM-DD: emit every customer of this worker anew, for instance after a new model."""
+        """POST /v1/refresh?as_of=YYYY-MM-DD: emit every customer of this worker anew, as after a new model."""
         text = request.query_params.get("as_of")
         try:
             day = None if text is None else day_of(date.fromisoformat(text))
@@ -26,7 +26,7 @@ def build_http(worker: FeatureWorker, health: Health) -> Starlette:
         return JSONResponse({"partitions": partitions}, status_code=202)
 
     async def refresh_state(_: Request) -> Response:
-        """GET /v1/refresh: customers emitted so far by the refresh that was asked for, by partition; {} when done."""
+        """GET /v1/refresh: customers emitted so far by the refresh asked for, by partition; {} when done."""
         return JSONResponse({"running": {str(partition): done for partition, done in worker.refreshing().items()}})
 
     return Starlette(

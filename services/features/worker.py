@@ -213,7 +213,7 @@ class FeatureWorker:
         progress.events_applied += 1
         reached = await self._deliver(tp.partition, folded, progress)
         if self._is_stale(message):
-            # The rows are in the changelog; their new owner has replayed the same events and has the same rows or better.
+            # The rows are in the changelog; the new owner replays the same events and has the same rows or better.
             telemetry.FEATURES_STALE_CHUNKS.inc()
             return
         self._store(tp.partition, folded, progress, reached)
@@ -255,7 +255,7 @@ class FeatureWorker:
         return known
 
     async def _deliver(self, partition: int, folded: Folded, progress: Progress) -> int | None:
-        """Send changelog rows, features and dead letters; return the changelog offset reached once all are acknowledged."""
+        """Send changelog rows, features and dead letters; once all are acknowledged, the changelog offset reached."""
         now_ms = int(time.time() * 1000)
         rows: list[Item] = [(key, encode(touched.row), now_ms, []) for key, touched in folded.touched.items()]
         rows.append((PROGRESS_KEY, encode(progress), now_ms, []))
@@ -381,7 +381,7 @@ class FeatureWorker:
             )
             items = [(key, message, stamp_ms, []) for (key, _), message in zip(rows, messages, strict=True)]
         generation = self.app.consumer_generation_id
-        logged = [(PROGRESS_KEY, encode(progress), stamp_ms, [])]
+        logged: list[Item] = [(PROGRESS_KEY, encode(progress), stamp_ms, [])]
         changelog = await send_batches(self._producer, CUSTOMER_STATE_CHANGELOG, partition, logged)
         written = await asyncio.gather(*changelog)
         await asyncio.gather(*await send_batches(self._producer, CUSTOMER_FEATURES, partition, items))

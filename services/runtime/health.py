@@ -19,7 +19,7 @@ Check = Callable[[], str | None]
 
 
 class Health:
-    """The state that the endpoints report. Services add named readiness checks and set `failed` when their work ends."""
+    """What the endpoints report. Services add named checks, and set `failed` when their work ends."""
 
     def __init__(self) -> None:
         self.checks: dict[str, Check] = {}

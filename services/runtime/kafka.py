@@ -1,4 +1,4 @@
-"""Kafka clients as this product uses them: idempotent producers that wait for all replicas, consumers that commit by hand.
+"""Kafka clients as this product uses them: idempotent producers, all replicas; consumers that commit by hand.
 
 Must never commit an offset itself before the caller's effects are acknowledged.
 """

@@ -192,7 +192,11 @@ FEATURES_WATERMARK = _declare(
 )
 FEATURES_RECOVERED = _declare(
     Metric(
-        "counter", "features", "clv_features_recovered_rows_total", "rows", "Changelog rows read to recover local state."
+        "counter",
+        "features",
+        "clv_features_recovered_rows_total",
+        "rows",
+        "Changelog rows read to recover local state.",
     )
 )
 FEATURES_REFRESH_AGE = _declare(

@@ -144,7 +144,7 @@ def predictions(
                 value_p10=p10,
                 value_p50=p50,
                 value_p90=p90,
-                historical_value=None if monetary != monetary else monetary,  # noqa: PLR0124 (NaN, without a call)
+                historical_value=None if monetary != monetary else monetary,
                 expected_next_order_at=next_order_at(view.as_of, model.horizon_days, orders),
                 percentile=percentile,
                 segment=segment.value,

@@ -9,7 +9,6 @@ from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC
 from typing import Any, NamedTuple
 
-from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo import IndexModel, InsertOne, ReplaceOne
 from pymongo.errors import (
@@ -24,6 +23,8 @@ from pymongo.errors import (
     WriteConcernError,
     WTimeoutError,
 )
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
 
 from schemas.mongo import COLLECTIONS, CUSTOMERS, INDEXES, PREDICTION_HISTORY, IndexSpec
 from services.runtime import telemetry
@@ -38,6 +39,7 @@ SELECTION_SECONDS = 3.0
 """How long to look for a primary before an attempt counts as failed."""
 DUPLICATE_KEY = 11000
 _NAMESPACE_EXISTS = 48
+_NO_TRANSACTIONS = 20
 # The document itself is refused, and would be refused for ever: BadValue, FailedToParse, TypeMismatch, InvalidLength,
 # InvalidBSON, PathNotViable, DollarPrefixedFieldName, InvalidIdField, EmptyFieldName, DottedFieldName,
 # DocumentValidationFailure, CannotIndexParallelArrays, KeyTooLong, BSONObjectTooLarge (three codes).
@@ -120,10 +122,12 @@ class Store:
     """Carries out plans."""
 
     def __init__(self, database: "AsyncIOMotorDatabase[Any]", bulk_documents: int) -> None:
+        self._client = database.client
         self._customers = database[CUSTOMERS]
-        self._versions = database.get_collection(CUSTOMERS, codec_options=CodecOptions(tz_aware=True))
         self._history = database[PREDICTION_HISTORY]
         self._bulk = bulk_documents
+        self._transactions = True
+        """Whether the server can do transactions: a replica set can, a single server cannot."""
 
     async def write(self, plan: Plan) -> Result:
         """Returns once all of it is stored by a majority. Raises MongoAway if it is to be tried again, as a whole."""
@@ -154,38 +158,50 @@ class Store:
         refused: list[tuple[Write, str]] = []
         stale = 0
         for first in range(0, len(writes), self._bulk):
-            found = await self._put_chunk(writes[first : first + self._bulk])
+            chunk = writes[first : first + self._bulk]
+            found = await self._put_at_once(chunk) or await self._put_guarded(chunk)
             refused += found.refused
             stale += found.stale
+            telemetry.MONGO_WRITES.inc(len(chunk) - found.stale - len(found.refused), collection=CUSTOMERS)
+            telemetry.MONGO_STALE.inc(found.stale)
         return Result(refused, stale)
 
-    async def _put_chunk(self, chunk: Sequence[Write]) -> Result:
-        """A look at the versions first, since inserting is four times as fast as an upsert that finds nothing.
+    async def _put_at_once(self, chunk: Sequence[Write]) -> Result | None:
+        """Compare versions and write in one transaction; None if that failed and the guarded way must be taken.
 
-        It decides nothing: what another sink does meanwhile meets the guard or the unique key.
+        The transaction fails if anybody changes one of the documents meanwhile, so that the comparison holds. For MongoDB
+        it is half the work of a guard in each operation, which keeps it from its fast path for lookups by `_id`.
         """
-        ids = [write.customer_id for write in chunk]
-        cursor = self._versions.find({"_id": {"$in": ids}}, {"feature_version": 1}).batch_size(len(ids) + 1)
-        versions = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
-        newer = [write for write in chunk if versions.get(write.customer_id, -1) <= write.feature_version]
-        errors = await self._errors(
-            self._customers,
-            [_guarded(write) if write.customer_id in versions else InsertOne(write.customer) for write in newer],
-        )
-        outrun = [
-            i for i, (code, _) in errors.items() if code == DUPLICATE_KEY and newer[i].customer_id not in versions
-        ]
-        stale = len(chunk) - len(newer)
-        stale += sum(code == DUPLICATE_KEY for code, _ in errors.values()) - len(outrun)
-        refused = [(newer[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
-        if outrun:  # inserted by another sink since the look
-            again = [newer[index] for index in outrun]
-            second = await self._errors(self._customers, [_guarded(write) for write in again])
-            stale += sum(code == DUPLICATE_KEY for code, _ in second.values())
-            refused += [(again[index], why) for index, (code, why) in second.items() if code != DUPLICATE_KEY]
-        telemetry.MONGO_WRITES.inc(len(chunk) - stale - len(refused), collection=CUSTOMERS)
-        telemetry.MONGO_STALE.inc(stale)
-        return Result(refused, stale)
+        if not self._transactions:
+            return None
+        try:
+            async with (
+                await self._client.start_session() as session,
+                session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority")),
+            ):
+                ids = {"_id": {"$in": [write.customer_id for write in chunk]}}
+                cursor = self._customers.find(ids, {"feature_version": 1}, session=session, batch_size=len(chunk) + 1)
+                known = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
+                newer = [write for write in chunk if known.get(write.customer_id, -1) <= write.feature_version]
+                operations = [
+                    ReplaceOne({"_id": write.customer_id}, write.customer)
+                    if write.customer_id in known
+                    else InsertOne(write.customer)
+                    for write in newer
+                ]
+                if operations:
+                    await self._customers.bulk_write(operations, ordered=False, session=session)
+                return Result([], len(chunk) - len(newer))
+        except OperationFailure as error:  # BulkWriteError too; a lost connection is another kind and is raised
+            self._transactions = error.code != _NO_TRANSACTIONS
+            log.info("transaction_failed", problem=" ".join(str(error).split())[:150], customers=len(chunk))
+            return None
+
+    async def _put_guarded(self, chunk: Sequence[Write]) -> Result:
+        """Each document by itself, so that one that MongoDB refuses does not hold up the others."""
+        errors = await self._errors(self._customers, [_guarded(write) for write in chunk])
+        refused = [(chunk[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
+        return Result(refused, len(errors) - len(refused))
 
     async def _errors(self, collection: Any, operations: Sequence[Any]) -> dict[int, tuple[int, str]]:
         """Carry the operations out; (code, message) of each that failed for its document, by index.

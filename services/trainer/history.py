@@ -56,9 +56,7 @@ class TrainingSet:
 
     def fit_quintiles(self) -> Quintiles:
         """Borders of the RFM scores over these customers. Raises ValueError if there are none."""
-        return fit_quintiles(
-            self.features[:, _RECENCY], self.features[:, _FREQUENCY], self.features[:, _MONETARY]
-        )
+        return fit_quintiles(self.features[:, _RECENCY], self.features[:, _FREQUENCY], self.features[:, _MONETARY])
 
     def with_quintiles(self, quintiles: Quintiles) -> "TrainingSet":
         """The same rows with scores by these borders: what features() gives with them."""

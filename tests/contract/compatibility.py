@@ -1,7 +1,7 @@
 """What of a contract others rely on, and which changes break it.
 
-The frozen contract is v1.json beside this file; `python -m tests.contract.compatibility` freezes additions. It must never
-take a breaking change in: that is a new version.
+The frozen contract is v1.json beside this file; `python -m tests.contract.compatibility` freezes additions. It must
+never take a breaking change in: that is a new version.
 """
 
 import json

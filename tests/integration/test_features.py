@@ -1,14 +1,16 @@
 """The feature worker as a real process against real Kafka."""
 
 import json
+import math
 import random
 import signal
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from domain.customer import DAY_MS, OrderCancelled, OrderPlaced, OrderRefunded, fold
-from domain.features import FEATURE_NAMES, INPUT_NAMES, features
+from domain.features import FEATURE_NAMES, INPUT_NAMES, day_of, features
 from domain.rfm_scores import Quintiles
 from schemas.orders import Cancelled, OrderRecord, Placed, Refunded, domain_event, encode_order
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG, DEAD_LETTERS, ORDERS
@@ -85,14 +87,14 @@ def assert_features_equal_batch(bootstrap: str, records: list[OrderRecord]) -> N
     newest = newest_by_customer(bootstrap, CUSTOMER_FEATURES)
     assert newest.keys() == expected.keys()
     for customer, message in newest.items():
-        day = (__import__("datetime").date.fromisoformat(message["as_of"]).toordinal()) - 719_163
+        day = day_of(date.fromisoformat(message["as_of"]))
         wanted = features([expected[customer]], [day], QUINTILES, 100)
         for names, values, sent in (
             (INPUT_NAMES, wanted.inputs[0], message["inputs"]),
             (FEATURE_NAMES, wanted.features[0], message["features"]),
         ):
             for name, value in zip(names, values.tolist(), strict=True):
-                assert sent[name] == (None if value != value else value), (customer, name)
+                assert sent[name] == (None if math.isnan(value) else value), (customer, name)
 
 
 def processed(process: object, count: int) -> bool:

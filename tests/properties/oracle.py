@@ -6,6 +6,7 @@ Works on public facts of a customer (orders, refunds, cancellations as dictionar
 import math
 from datetime import date
 from fractions import Fraction
+from itertools import pairwise
 from statistics import pstdev
 from typing import Any
 
@@ -68,7 +69,7 @@ def naive_features(events: list[dict[str, Any]], as_of_day: int, quintiles: Any,
     repeat = n - 1
     span = lifetime - recency if some else NAN
     usual = span / repeat if some and repeat > 0 else NAN
-    gaps = [b - a for a, b in zip(days, days[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(days)]
     total = float(Fraction(gross, unit)) if some else NAN
     monetary = float(Fraction(net, unit)) if some else NAN
     r = 6.0 - score(float(recency), quintiles.recency_days)

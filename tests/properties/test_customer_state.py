@@ -48,7 +48,9 @@ facts = st.lists(
         st.builds(lambda y, t: {"kind": "profile", "birth_year": y, "at_ms": t}, st.integers(1920, 2005), times),
     ),
     max_size=25,
-).map(lambda found: list({(f["kind"], f.get("refund_id") or f.get("order_id") or f["at_ms"]): f for f in found}.values()))
+).map(
+    lambda found: list({(f["kind"], f.get("refund_id") or f.get("order_id") or f["at_ms"]): f for f in found}.values())
+)
 
 
 def event_of(fact: dict[str, Any]) -> Event:
@@ -141,7 +143,9 @@ def test_refunds_lower_an_order_to_nothing_and_never_below(found, day):
 
 def test_beyond_the_bound_old_orders_fold_into_days_and_no_total_changes():
     rng = random.Random(1)
-    placed = [OrderPlaced(f"o{n}", rng.randrange(1, 10_000), rng.randrange(900) * DAY_MS) for n in range(5 * ORDERS_KEPT)]
+    placed = [
+        OrderPlaced(f"o{n}", rng.randrange(1, 10_000), rng.randrange(900) * DAY_MS) for n in range(5 * ORDERS_KEPT)
+    ]
     state = CustomerState()
     for event in placed:
         apply(state, event)
