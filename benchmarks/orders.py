@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 
 from domain.customer import DAY_MS
-from schemas.orders import Placed, Refunded, encode_order
+from schemas.orders import OrderRecord, Placed, Refunded, encode_order
 
 FIRST_DAY = 18_000
 YEARS = 2
@@ -18,12 +18,29 @@ def order_records(customers: int, events: int, seed: int) -> Iterator[tuple[byte
         day = FIRST_DAY + YEARS * 365 * n // events
         at_ms = day * DAY_MS + rng.randrange(DAY_MS)
         minor = rng.randrange(100, 30_000)
-        money = {"amount_minor": minor, "original_amount": f"{minor / 100:.2f}", "original_currency": "USD"}
-        common = {"event_id": f"{seed}-{n}", "customer_id": customer, "occurred_at_ms": at_ms}
+        amount = f"{minor // 100}.{minor % 100:02d}"
+        record: OrderRecord
         if n % 10 == 9:
-            record = Refunded(**common, **money, refund_id=f"{seed}-r{n}", order_id=f"{seed}-o{max(0, n - 10)}")
+            record = Refunded(
+                event_id=f"{seed}-{n}",
+                customer_id=customer,
+                occurred_at_ms=at_ms,
+                amount_minor=minor,
+                original_amount=amount,
+                original_currency="USD",
+                refund_id=f"{seed}-r{n}",
+                order_id=f"{seed}-o{max(0, n - 10)}",
+            )
         else:
-            record = Placed(**common, **money, order_id=f"{seed}-o{n}")
+            record = Placed(
+                event_id=f"{seed}-{n}",
+                customer_id=customer,
+                occurred_at_ms=at_ms,
+                amount_minor=minor,
+                original_amount=amount,
+                original_currency="USD",
+                order_id=f"{seed}-o{n}",
+            )
         yield customer.encode(), encode_order(record)
 
 

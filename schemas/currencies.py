@@ -1,11 +1,11 @@
 """Currencies of ISO 4217 and how many digits they have after the point."""
 
-from functools import cache
+from functools import lru_cache
 
 from iso4217 import Currency
 
 
-@cache
+@lru_cache(maxsize=1024)
 def exponent_of(code: str) -> int | None:
     """Digits after the point of a currency (2 for USD, 0 for JPY), or None if ISO 4217 has no such code in use.
 

@@ -84,9 +84,7 @@ def _python_example(event: Mapping[str, Any], customer: str) -> str:
         'producer = Producer({"bootstrap.servers": BROKERS, "acks": "all", "enable.idempotence": True})\n'
         f'producer.produce("{CUSTOMER_EVENTS}", json.dumps(event))\n'
         "producer.flush()\n\n"
-        "consumer = Consumer(\n"
-        '    {"bootstrap.servers": BROKERS, "group.id": "my-team", "auto.offset.reset": "earliest"}\n'
-        ")\n"
+        'consumer = Consumer({"bootstrap.servers": BROKERS, "group.id": "my-team", "auto.offset.reset": "earliest"})\n'
         f'consumer.subscribe(["{PREDICTIONS}"])\n'
         "while True:\n"
         "    message = consumer.poll(1.0)\n"

@@ -6,6 +6,7 @@ import gc
 from services.features.http import build_http
 from services.features.settings import FeaturesSettings
 from services.features.worker import SERVICE, FeatureWorker
+from services.runtime import telemetry
 from services.runtime.health import Health, HttpServer
 from services.runtime.kafka import wait_for_kafka
 from services.runtime.logs import configure_logs, logger
@@ -24,6 +25,7 @@ async def main(stop: asyncio.Event) -> None:
     configure_logs(SERVICE, settings.log_level, settings.log_format)
     await wait_for_kafka(settings.kafka_bootstrap_servers, settings.kafka_wait_seconds)
     worker = FeatureWorker(settings)
+    telemetry.UP.set(1, service=SERVICE, version="1")
     health = Health()
     health.add("worker", worker.not_ready)
     async with HttpServer(build_http(worker, health), settings.http_host, settings.features_http_port):

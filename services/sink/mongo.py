@@ -169,8 +169,8 @@ class Store:
     async def _put_at_once(self, chunk: Sequence[Write]) -> Result | None:
         """Compare versions and write in one transaction; None if that failed and the guarded way must be taken.
 
-        The transaction fails if anybody changes one of the documents meanwhile, so that the comparison holds. For MongoDB
-        it is half the work of a guard in each operation, which keeps it from its fast path for lookups by `_id`.
+        The transaction fails if anybody changes one of the documents meanwhile, so that the comparison holds. For
+        MongoDB it is half the work of a guard in each operation, which has to be planned and is no lookup by `_id`.
         """
         if not self._transactions:
             return None
@@ -183,7 +183,7 @@ class Store:
                 cursor = self._customers.find(ids, {"feature_version": 1}, session=session, batch_size=len(chunk) + 1)
                 known = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
                 newer = [write for write in chunk if known.get(write.customer_id, -1) <= write.feature_version]
-                operations = [
+                operations: list[ReplaceOne[Any] | InsertOne[Any]] = [
                     ReplaceOne({"_id": write.customer_id}, write.customer)
                     if write.customer_id in known
                     else InsertOne(write.customer)

@@ -87,7 +87,14 @@ def fit_trees(windows: Sequence[Window], target: str) -> HistGradientBoostingReg
     """Trees on the ratio to the expectation. Every second customer is shown once more without streaming extras."""
     parts = [_ratios(window, target, rows) for window in windows for rows in _views(window)]
     matrix, ratio, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return new_trees(len(ratio)).fit(tree_features(matrix), ratio, sample_weight=weight)
+    return new_trees(len(ratio)).fit(fitting_features(matrix), ratio, sample_weight=weight)
+
+
+def fitting_features(matrix: Floats) -> NDArray[np.float32]:
+    """tree_features() to fit to: a column without any value is a constant, so that no tree asks for it."""
+    rows = tree_features(matrix)
+    rows[:, np.isnan(rows).all(axis=0)] = 0.0
+    return rows
 
 
 def new_trees(rows: int, **settings: Any) -> HistGradientBoostingRegressor:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from services.trainer.corrections import WEIGHTS, Window, new_trees, tree_features, without_extras
+from services.trainer.corrections import WEIGHTS, Window, fitting_features, new_trees, tree_features, without_extras
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ def fit_quantile_trees(windows: Sequence[Window]) -> dict[float, HistGradientBoo
             ratios.append(np.minimum(window.happened("value")[rows] / expected, QUANTILE_RATIO_MAX))
             weights.append(expected / expected.mean())
     matrix, ratio, weight = (np.concatenate(parts) for parts in (matrices, ratios, weights))
-    rows32 = tree_features(matrix)
+    rows32 = fitting_features(matrix)
     return {
         level: new_trees(len(ratio), loss="quantile", quantile=level).fit(rows32, ratio, sample_weight=weight)
         for level in LEVELS

@@ -99,6 +99,11 @@ class MeanRates:
     value: float
     p_active: float
 
+    def over(self, horizon_days: int) -> tuple[float, float, float]:
+        """(value, orders, p_active) over another horizon: as many windows as fit into it, each like the first."""
+        windows = horizon_days / self.window_days
+        return self.value * windows, self.orders * windows, 1 - (1 - self.p_active) ** windows
+
 
 @dataclass(frozen=True)
 class Structural:
@@ -119,9 +124,7 @@ class Structural:
         found = statistics(matrix)
         if self.orders is None:
             assert self.mean is not None
-            longer = horizon_days / self.mean.window_days
-            per_row = (self.mean.value * longer, self.mean.orders * longer, 1 - (1 - self.mean.p_active) ** longer)
-            return Expectation(*(np.where(found.has_order, max(0.0, each), 0.0) for each in per_row))
+            return Expectation(*(np.where(found.has_order, each, 0.0) for each in self.mean.over(horizon_days)))
         outlook = predict(self.orders, found.x, found.t_x_days, found.age_days, horizon_days)
         days = np.minimum(outlook.expected_orders, float(horizon_days))
         value = days * self.spend_per_day(found)

@@ -1,0 +1,158 @@
+"""The model as one ONNX graph, and the gate that lets it out only if it says what the Python original says. It must never
+write a graph that differs from the original by more than PARITY_ERROR_MAX on any row.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from domain.features import FEATURE_NAMES
+from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES
+from services.runtime.shutdown import KnownProblem
+from services.trainer.corrections import FEATURE_MAX, RATIO_MAX, Correction
+from services.trainer.graph import LANES, OPSET, OPSET_ML, GraphBuilder, Tensor
+from services.trainer.intervals import LEVELS, PROBABILITY_MIN, QUANTILE_RATIO_MAX, SPREAD_LEVELS, Intervals
+from services.trainer.structural_graph import structural_nodes
+from services.trainer.value_model import VALUE_MAX, ValueModel
+
+Floats = NDArray[np.float64]
+
+PARITY_ERROR_MAX = 1e-4
+"""Largest relative error of any output of any row, as the bundle's contract promises."""
+PARITY_SCALE_MIN = 1e-3
+"""Errors of outputs smaller than this are measured against this: a tenth of a cent is no difference."""
+
+
+def build_graph(model: ValueModel) -> onnx.ModelProto:
+    """The model as one graph: schemas.model_bundle names its input and outputs."""
+    builder = GraphBuilder(INPUT_NAME, len(FEATURE_NAMES))
+    rows = builder.input
+    tree_rows = rows.is_nan().choose(rows, rows.maximum(-FEATURE_MAX).minimum(FEATURE_MAX))
+    expected = structural_nodes(builder, model.structural, model.horizon_days)
+    value = _corrected(tree_rows, expected.value, model.corrections["value"]).minimum(VALUE_MAX)
+    orders = _corrected(tree_rows, expected.orders, model.corrections["orders"])
+    p_active = _corrected(tree_rows, expected.p_active, model.corrections["p_active"]).minimum(1.0)
+    quantiles = [
+        expected.has_order.choose(each.minimum(VALUE_MAX), 0.0)
+        for each in _quantiles(builder, tree_rows, model.intervals, value, p_active)
+    ]
+    return builder.model(dict(zip(OUTPUT_NAMES, (value, orders, p_active, *quantiles), strict=True)))
+
+
+def _corrected(tree_rows: Tensor, expected: Tensor, correction: Correction) -> Tensor:
+    if correction.trees is None or correction.weight == 0:
+        return expected
+    ratio = _trees(tree_rows, correction.trees).maximum(0.0).minimum(RATIO_MAX)
+    return expected * (1.0 + correction.weight * (ratio - 1.0))
+
+
+def _trees(tree_rows: Tensor, trees: HistGradientBoostingRegressor) -> Tensor:
+    converted = convert_sklearn(
+        trees,
+        initial_types=[("X", FloatTensorType([None, len(FEATURE_NAMES)]))],
+        target_opset={"": OPSET, "ai.onnx.ml": OPSET_ML},
+    )
+    return tree_rows.graph.embed(converted, tree_rows)
+
+
+def _quantiles(
+    builder: GraphBuilder, tree_rows: Tensor, intervals: Intervals, value: Tensor, p_active: Tensor
+) -> list[Tensor]:
+    p = p_active.maximum(PROBABILITY_MIN)
+    if_active = value / p
+    found = []
+    for level in LEVELS:
+        among_active = (level - (1.0 - p)) / p
+        ratio = _interpolated(builder, among_active, intervals.spread)
+        quantile = among_active.above(0.0).choose(if_active * ratio, 0.0)
+        if intervals.trees is not None and intervals.weight > 0:
+            tree_ratio = _trees(tree_rows, intervals.trees[level]).maximum(0.0).minimum(QUANTILE_RATIO_MAX)
+            quantile = (1 - intervals.weight) * quantile + intervals.weight * (value * tree_ratio)
+        found.append(quantile)
+    first, second, third = found
+    low, high = first.minimum(second), first.maximum(second)
+    middle = high.minimum(third)
+    return [low.minimum(middle), low.maximum(middle), high.maximum(third)]
+
+
+def _interpolated(builder: GraphBuilder, place: Tensor, spread: tuple[float, ...]) -> Tensor:
+    """np.interp(place, SPREAD_LEVELS, spread): a sum of ramps, one a segment."""
+    starts, widths = np.array(SPREAD_LEVELS[:-1]), np.diff(SPREAD_LEVELS)
+    slopes = np.diff(spread) / widths
+    fill = -len(starts) % LANES
+    row = [builder.constant(np.append(each, np.zeros(fill))) for each in (starts, widths, slopes)]
+    return ((place - row[0]).maximum(0.0).minimum(row[1]) * row[2]).row_sum() + spread[0]
+
+
+class Parity(NamedTuple):
+    """How far the graph was from the original."""
+
+    rows: int
+    error_max: float
+    """Largest relative error of any output of any row."""
+
+
+def absurd_rows(rows: Floats) -> Floats:
+    """Rows that no shop has: each kind of nonsense in every feature at once, and in one feature at a time."""
+    nonsense = (1e12, -1e12, 1e300, -1e300, np.inf, -np.inf, np.nan, 0.0, -1.0, 1e-300)
+    whole = np.array([[each] * len(FEATURE_NAMES) for each in nonsense])
+    parts = [whole]
+    for row in rows[:3]:
+        single = np.repeat(row[None, :], len(nonsense) * len(FEATURE_NAMES), axis=0)
+        for place in range(len(FEATURE_NAMES)):
+            single[place * len(nonsense) : (place + 1) * len(nonsense), place] = nonsense
+        parts.append(single)
+    return np.concatenate(parts)
+
+
+def run_graph(onnx_bytes: bytes, rows: Floats, threads: int = 1) -> dict[str, Floats]:
+    """The graph's outputs by name, each (n,)."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+    found = session.run(list(OUTPUT_NAMES), {INPUT_NAME: np.ascontiguousarray(rows, dtype=np.float64)})
+    return {name: np.asarray(column, dtype=np.float64).reshape(-1) for name, column in zip(OUTPUT_NAMES, found, strict=True)}
+
+
+def check_parity(model: ValueModel, onnx_bytes: bytes, rows: Floats) -> Parity:
+    """Compare the graph with the original on the rows and on absurd ones. Raises KnownProblem beyond PARITY_ERROR_MAX,
+    for NaN or infinity, a negative output, or quantiles in the wrong order."""
+    every = np.concatenate([rows, absurd_rows(rows)])
+    found, original = run_graph(onnx_bytes, every), model.predict(every)
+    worst = 0.0
+    for name in OUTPUT_NAMES:
+        _check_bounds(name, found[name])
+        scale = np.maximum(np.abs(original[name]), PARITY_SCALE_MIN)
+        errors = np.abs(found[name] - original[name]) / scale
+        row = int(np.argmax(errors))
+        worst = max(worst, float(errors[row]))
+        if not errors[row] <= PARITY_ERROR_MAX:
+            raise KnownProblem(
+                f"the ONNX graph differs from the model: {name} of row {row} is {found[name][row]!r}, should be "
+                f"{original[name][row]!r} ({errors[row]:.2g} relative, at most {PARITY_ERROR_MAX:g}); nothing was written"
+            )
+    _check_order(found)
+    return Parity(len(every), worst)
+
+
+def _check_bounds(name: str, column: Floats) -> None:
+    good = np.isfinite(column) & (column >= 0)
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise KnownProblem(f"the ONNX graph gives {name} = {column[row]!r} in row {row}; nothing was written")
+
+
+def _check_order(found: Mapping[str, Floats]) -> None:
+    if (found["value_p10"] > found["value_p50"]).any() or (found["value_p50"] > found["value_p90"]).any():
+        raise KnownProblem("the ONNX graph gives quantiles in the wrong order; nothing was written")
+
+
+__all__ = ["Parity", "TensorProto", "absurd_rows", "build_graph", "check_parity", "run_graph"]

@@ -1,0 +1,180 @@
+"""Predictions to documents and plans, against plain dictionaries that keep everything."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import bson
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.segments import ASCENDING
+from schemas.dead_letters import Reason
+from schemas.mongo import COLLECTIONS, INDEXES, OUTCOME_FIELDS, TOP_FIELDS, stored_prediction
+from schemas.predictions import Prediction, PredictionHead, encode_prediction
+from services.sink.documents import Erased, Refusal, Write, judge, plan
+
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+names = st.text(min_size=1, max_size=20)
+values = st.dictionaries(
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=10), st.none() | numbers
+)
+segments = st.sampled_from([each.value for each in ASCENDING])
+
+
+@dataclass
+class FakeRecord:
+    key: bytes | None
+    value: bytes | None
+    timestamp: int = 7
+    partition: int = 1
+    offset: int = 5
+
+
+predictions_ = st.builds(
+    Prediction,
+    prediction_id=st.uuids().map(lambda each: each.hex),
+    customer_id=names,
+    feature_version=st.integers(0, 2**53 - 1),
+    as_of=st.dates().map(str),
+    horizon_days=st.integers(1, 1000),
+    currency=st.just("USD"),
+    **{
+        name: numbers
+        for name in ("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90")
+    },
+    historical_value=st.none() | numbers,
+    expected_next_order_at=st.none() | st.dates().map(str),
+    percentile=numbers,
+    segment=segments,
+    previous_segment=st.none() | segments,
+    strategy=names,
+    segment_thresholds=st.tuples(numbers, numbers, numbers),
+    model_version=names,
+    inputs=values,
+    features=values,
+)
+
+
+def prediction(name: str = "a", version: int = 1, identifier: str = "p") -> Prediction:
+    return Prediction(
+        prediction_id=identifier,
+        customer_id=name,
+        feature_version=version,
+        as_of="2024-01-31",
+        horizon_days=90,
+        currency="USD",
+        **{
+            each: 1.5
+            for each in ("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90")
+        },
+        historical_value=None,
+        expected_next_order_at=None,
+        percentile=50.0,
+        segment="at_risk",
+        previous_segment=None,
+        strategy="s",
+        segment_thresholds=(1.0, 2.0, 3.0),
+        model_version="m",
+        inputs={"total_orders": 1.0},
+        features={"monetary": None},
+    )
+
+
+def judged(message: Prediction, offset: int = 5) -> Write:
+    verdict = judge(FakeRecord(message.customer_id.encode(), encode_prediction(message), offset=offset), NOW)
+    assert isinstance(verdict, Write), verdict
+    return verdict
+
+
+@given(predictions_)
+def test_both_documents_hold_the_whole_prediction(message: Prediction) -> None:
+    write = judged(message)
+    customer, history = bson.decode(write.customer.raw), bson.decode(write.history.raw)
+    assert stored_prediction(customer) == message
+    assert stored_prediction(history) == message
+    assert customer["_id"] == message.customer_id == history["customer_id"]
+    assert history["_id"] == message.prediction_id == write.prediction_id
+    assert customer["updated_at"] == history["created_at"] == NOW.replace(tzinfo=None)
+    assert set(customer["prediction"]) == set(OUTCOME_FIELDS)
+    assert (write.customer_id, write.feature_version, write.timestamp_ms) == (
+        message.customer_id,
+        message.feature_version,
+        7,
+    )
+
+
+def test_every_field_of_a_prediction_has_a_place() -> None:
+    assert set(TOP_FIELDS) | set(OUTCOME_FIELDS) == set(PredictionHead.__struct_fields__)
+    assert {spec.collection for spec in INDEXES} <= set(COLLECTIONS)
+
+
+def changed(**changes: object) -> bytes:
+    fields = {**msgspec.to_builtins(prediction()), **changes}
+    return msgspec.json.encode({name: value for name, value in fields.items() if value is not ...})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        (b"a", b"", Reason.INVALID_JSON),
+        (b"a", b"{", Reason.INVALID_JSON),
+        (b"a", b"7", Reason.INVALID_FIELD),
+        (b"a", changed(segment=...), Reason.MISSING_FIELD),
+        (b"a", changed(segment="whale"), Reason.INVALID_FIELD),
+        (b"a", changed(expected_value=None), Reason.INVALID_FIELD),
+        (b"a", changed(feature_version=2**53), Reason.INVALID_FIELD),
+        (b"a", changed(feature_version=-1), Reason.INVALID_FIELD),
+        (b"a", changed(horizon_days=2**63), Reason.INVALID_FIELD),
+        (b"a", changed(prediction_id=""), Reason.INVALID_FIELD),
+        (b"a", changed(features={"a\0b": 1.0}), Reason.INVALID_FIELD),
+        (b"a", changed(features=msgspec.Raw(b'{"\xff":1}')), Reason.INVALID_UTF8),
+        (b"b", changed(), Reason.KEY_MISMATCH),
+        (b"", changed(), Reason.EMPTY_KEY),
+        (None, None, Reason.EMPTY_KEY),
+        (b"\xff", changed(), Reason.INVALID_UTF8),
+    ],
+)
+def test_what_cannot_be_stored_says_why(key: bytes | None, value: bytes | None, reason: Reason) -> None:
+    verdict = judge(FakeRecord(key, value), NOW)
+    assert isinstance(verdict, Refusal), verdict
+    assert verdict.reason == reason, verdict
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_ever_raise(value: bytes) -> None:
+    assert isinstance(judge(FakeRecord(b"a", value), NOW), Refusal)
+
+
+def test_a_tombstone_is_an_erasure() -> None:
+    assert judge(FakeRecord(b"a", None), NOW) == Erased("a")
+
+
+entries = st.tuples(st.sampled_from("abc"), st.integers(0, 3) | st.none(), st.sampled_from("mn"))
+
+
+@given(st.lists(entries, max_size=30))
+def test_a_plan_equals_storing_the_records_one_by_one(batch: list[tuple[str, int | None, str]]) -> None:
+    work = []
+    customers: dict[str, tuple[int, int]] = {}
+    history: dict[str, int] = {}
+    gone = set()
+    for offset, (name, version, model) in enumerate(batch):
+        identifier = f"{name}{version}{model}"
+        if version is None:
+            work.append(Erased(name))
+            customers.pop(name, None)
+            gone.add(name)
+            history = {key: at for key, at in history.items() if key[0] != name}
+            continue
+        work.append(judged(prediction(name, version, identifier), offset))
+        if name not in customers or version >= customers[name][0]:
+            customers[name] = (version, offset)
+        history.setdefault(identifier, offset)
+    found = plan(work)
+    assert {each.customer_id: (each.feature_version, each.offset) for each in found.customers} == customers
+    assert {each.prediction_id: each.offset for each in found.history} == history
+    assert len(found.history) == len(history)
+    assert set(found.erased) == gone
