@@ -10,9 +10,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import httpx
 import msgspec
 import psutil
 
@@ -48,16 +47,18 @@ def run(customers: int, history_events: int, events: int, chunk_records: int) ->
         _publish(kafka.bootstrap_servers, customers, events, seed=2)
         worker.start()
         _confine(worker, cores[0])
-        seconds, first, rss_bytes = _wait_processed(worker, events)
+        timed = _wait_processed(worker, events)
         worker.stop()
-    counted = events - first
+    counted = events - timed.records_before
     return {
         "customers": customers,
         "history_events": history_events,
         "events": counted,
-        "seconds": round(seconds, 3),
-        "events_per_second": round(counted / seconds),
-        "worker_rss_mb_max": round(rss_bytes / 2**20),
+        "seconds": round(timed.seconds, 3),
+        "events_per_second": round(counted / timed.seconds),
+        "worker_cpu_seconds": round(timed.cpu_seconds, 3),
+        "events_per_worker_cpu_second": round(counted / timed.cpu_seconds),
+        "worker_rss_mb_max": round(timed.rss_bytes_max / 2**20),
         "worker_cores": 1,
         "chunk_records": chunk_records,
         "features": len(FEATURE_NAMES),
@@ -112,21 +113,27 @@ def _publish(bootstrap_servers: str, customers: int, events: int, seed: int) -> 
     asyncio.run(publish())
 
 
-def _wait_processed(worker: ServiceProcess, events: int) -> tuple[float, int, int]:
-    """(seconds between the first and the last records seen processed, how many were first, peak memory in bytes)."""
+class Timed(NamedTuple):
+    """From the first records seen processed to the last. cpu_seconds: what the worker used of its core meanwhile."""
+
+    seconds: float
+    cpu_seconds: float
+    records_before: int
+    rss_bytes_max: int
+
+
+def _wait_processed(worker: ServiceProcess, events: int) -> Timed:
     url = f"http://127.0.0.1:{worker.port}"  # type: ignore[attr-defined]
-    began, first, rss = 0.0, 0, 0
+    process = psutil.Process(worker.pid)
+    began, cpu_began, first, rss = 0.0, 0.0, 0, 0
     while True:
         if not worker.alive:
             raise RuntimeError(f"the worker ended:\n{worker.log_tail(30)}")
-        try:
-            done = int(total(read_metrics(url), "clv_records_processed_total"))
-        except httpx.HTTPError:
-            done = 0
-        now = time.perf_counter()
-        rss = max(rss, psutil.Process(worker.pid).memory_info().rss)
+        done = int(total(read_metrics(url), "clv_records_processed_total"))
+        now, cpu = time.perf_counter(), sum(process.cpu_times()[:2])
+        rss = max(rss, process.memory_info().rss)
         if done and not began:
-            began, first = now, done
+            began, cpu_began, first = now, cpu, done
         if done >= events:
-            return now - began, first, rss
-        time.sleep(0.05)
+            return Timed(now - began, cpu - cpu_began, first, rss)
+        time.sleep(0.1)

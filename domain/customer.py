@@ -230,23 +230,23 @@ class PurchaseColumns(msgspec.Struct):
         return len(self.day) - before
 
     def _add_changed(self, state: CustomerState, as_of_day: int, end_ms: int) -> None:
-        for day, total in state.folded.items():
-            if day <= as_of_day:
-                self._append(day, total.orders, total.gross_minor, total.net_minor)
+        folded = [(day, total) for day, total in state.folded.items() if day <= as_of_day]
+        self.day += [day for day, _ in folded]
+        self.orders += [total.orders for _, total in folded]
+        self.gross_minor += [total.gross_minor for _, total in folded]
+        self.net_minor += [total.net_minor for _, total in folded]
         back: dict[int, int] = {}
         for refund in state.refunds.values():
             if refund.at_ms < end_ms:
                 back[refund.order] = back.get(refund.order, 0) + refund.minor
-        for key, order in state.orders.items():
-            if order.at_ms < end_ms and state.cancelled.get(key, end_ms) >= end_ms:
-                net = order.minor - min(order.minor, back.get(key, 0))
-                self._append(order.at_ms // DAY_MS, 1, order.minor, net)
-
-    def _append(self, day: int, orders: int, gross_minor: int, net_minor: int) -> None:
-        self.day.append(day)
-        self.orders.append(orders)
-        self.gross_minor.append(gross_minor)
-        self.net_minor.append(net_minor)
+        gone = state.cancelled
+        live = [(k, o) for k, o in state.orders.items() if o.at_ms < end_ms and gone.get(k, end_ms) >= end_ms]
+        self.day += [order.at_ms // DAY_MS for _, order in live]
+        self.orders += [1] * len(live)
+        self.gross_minor += [order.minor for _, order in live]
+        self.net_minor += [
+            order.minor - min(order.minor, back[key]) if key in back else order.minor for key, order in live
+        ]
 
 
 def purchases(state: CustomerState, as_of_day: int) -> list[Purchase]:

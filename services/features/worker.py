@@ -211,12 +211,15 @@ class FeatureWorker:
         progress.watermark_ms = folded.watermark_ms
         progress.next_offset = records[-1].offset + 1
         progress.events_applied += 1
-        reached = await self._deliver(tp.partition, folded, progress)
+        rows_to_keep = [(key, encode(touched.row)) for key, touched in folded.touched.items()]
+        rows_to_keep.append((PROGRESS_KEY, encode(progress)))
+        reached = await self._deliver(tp.partition, folded, progress, rows_to_keep)
         if self._is_stale(message):
             # The rows are in the changelog; the new owner replays the same events and has the same rows or better.
             telemetry.FEATURES_STALE_CHUNKS.inc()
             return
-        self._store(tp.partition, folded, progress, reached)
+        self._customers[tp.partition] += sum(1 for t in folded.touched.values() if t.row.events_applied == 1)
+        self._store_of_table().put_many(tp.partition, rows_to_keep, reached)
         consumer.processed[tp] = consumer.expected[tp] = progress.next_offset
         self._count(tp, records, folded, time.perf_counter() - began)
 
@@ -254,11 +257,12 @@ class FeatureWorker:
             self._customers[partition] = self._store_of_table().count_customers(partition)
         return known
 
-    async def _deliver(self, partition: int, folded: Folded, progress: Progress) -> int | None:
+    async def _deliver(
+        self, partition: int, folded: Folded, progress: Progress, rows_to_keep: list[tuple[bytes, bytes]]
+    ) -> int | None:
         """Send changelog rows, features and dead letters; once all are acknowledged, the changelog offset reached."""
         now_ms = int(time.time() * 1000)
-        rows: list[Item] = [(key, encode(touched.row), now_ms, []) for key, touched in folded.touched.items()]
-        rows.append((PROGRESS_KEY, encode(progress), now_ms, []))
+        rows: list[Item] = [(key, row, now_ms, []) for key, row in rows_to_keep]
         changelog = await send_batches(self._producer, CUSTOMER_STATE_CHANGELOG, partition, rows)
         acks = await send_batches(self._producer, CUSTOMER_FEATURES, partition, self._features_of(folded, progress))
         for record, reason, detail in folded.rejected:
@@ -289,11 +293,6 @@ class FeatureWorker:
             self.minor_per_major,
         )
         return [(key, message, t.timestamp_ms, []) for (key, t), message in zip(emitted, messages, strict=True)]
-
-    def _store(self, partition: int, folded: Folded, progress: Progress, changelog_offset: int | None) -> None:
-        self._customers[partition] += sum(1 for t in folded.touched.values() if t.row.events_applied == 1)
-        items = [(key, encode(touched.row)) for key, touched in folded.touched.items()]
-        self._store_of_table().put_many(partition, [*items, (PROGRESS_KEY, encode(progress))], changelog_offset)
 
     def _count(self, tp: TP, records: list[Any], folded: Folded, seconds: float) -> None:
         partition = str(tp.partition)

@@ -1,7 +1,6 @@
 """From candidates to prediction messages: every field against the message it was made from, and determinism."""
 
 from datetime import date, timedelta
-from pathlib import Path
 
 import msgspec
 import numpy as np

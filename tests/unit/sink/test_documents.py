@@ -41,10 +41,7 @@ predictions_ = st.builds(
     as_of=st.dates().map(str),
     horizon_days=st.integers(1, 1000),
     currency=st.just("USD"),
-    **{
-        name: numbers
-        for name in ("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90")
-    },
+    **dict.fromkeys(("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90"), numbers),
     historical_value=st.none() | numbers,
     expected_next_order_at=st.none() | st.dates().map(str),
     percentile=numbers,
@@ -66,10 +63,7 @@ def prediction(name: str = "a", version: int = 1, identifier: str = "p") -> Pred
         as_of="2024-01-31",
         horizon_days=90,
         currency="USD",
-        **{
-            each: 1.5
-            for each in ("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90")
-        },
+        **dict.fromkeys(("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90"), 1.5),
         historical_value=None,
         expected_next_order_at=None,
         percentile=50.0,

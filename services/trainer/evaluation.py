@@ -1,0 +1,93 @@
+"""How good a model is on a later period that its training never saw, beside baselines fitted on the same past. It must
+never fit anything to the period that it measures, except the one constant that is named as such.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.btyd import NotEnoughRepeatBuyers
+from domain.metrics import (
+    area_under_roc,
+    decile_mape,
+    interval_coverage,
+    mean_absolute_error,
+    normalised_gini,
+    root_mean_squared_error,
+    spearman,
+    total_bias,
+)
+from services.trainer.history import Targets, TrainingSet
+from services.trainer.structural import FITS, column, fit_structural
+
+Floats = NDArray[np.float64]
+
+MODEL = "model"
+MEAN = "mean"
+SPEND_RATE = "past spend rate"
+
+
+class Guess(NamedTuple):
+    """A model's predictions for n customers, each array (n,); `activity` ranks by likeliness to order again."""
+
+    value: Floats
+    activity: Floats
+    low: Floats | None = None
+    high: Floats | None = None
+
+
+def measure(targets: Targets, guess: Guess) -> dict[str, float | None]:
+    """MAE, RMSE, Spearman, nGini, bias, decile MAPE, AUC and, with an interval, how much it covers; None is undefined."""
+    actual = targets.value
+    figures = {
+        "mae": mean_absolute_error(actual, guess.value),
+        "rmse": root_mean_squared_error(actual, guess.value),
+        "spearman": spearman(actual, guess.value),
+        "ngini": normalised_gini(actual, guess.value),
+        "bias": total_bias(actual, guess.value),
+        "decile_mape": decile_mape(actual, guess.value),
+        "auc_active": area_under_roc(targets.active, guess.activity),
+    }
+    if guess.low is not None and guess.high is not None:
+        coverage = interval_coverage(actual, guess.low, guess.high)
+        figures |= {
+            "coverage_p10_p90": coverage.covered,
+            "share_below_p10": coverage.below,
+            "share_above_p90": coverage.above,
+        }
+    return {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
+
+
+def model_guess(outputs: Mapping[str, Floats]) -> Guess:
+    """Of a model's outputs by schemas.model_bundle.OUTPUT_NAMES."""
+    return Guess(outputs["expected_value"], outputs["p_active"], outputs["value_p10"], outputs["value_p90"])
+
+
+def baselines(held_out: TrainingSet) -> dict[str, Guess]:
+    """What simpler means say of the same customers from the same past.
+
+    The mean is that of the held-out period itself: no other constant has a lower RMSE, so it flatters the baseline.
+    """
+    matrix, horizon = held_out.features, held_out.horizon_days
+    nobody = np.zeros(len(held_out))
+    found = {MEAN: Guess(np.full(len(held_out), float(held_out.known_targets.value.mean())), nobody)}
+    days = np.maximum(column(matrix, "customer_lifetime_days"), 1.0)
+    rate = np.maximum(column(matrix, "monetary"), 0.0) / days * horizon
+    found[SPEND_RATE] = Guess(rate, rate)
+    for name in FITS:
+        try:
+            expected = fit_structural(held_out, name).expect(matrix, horizon)
+        except (NotEnoughRepeatBuyers, ValueError):
+            continue
+        # Of the two rankings that a purchase model has, the one that separates better on all data seen so far.
+        found[f"{name} + Gamma-Gamma"] = Guess(expected.value, expected.orders)
+    return found
+
+
+def compare(held_out: TrainingSet, outputs: Mapping[str, Floats]) -> dict[str, Any]:
+    """measure() of the model and of each baseline, by name."""
+    targets = held_out.known_targets
+    found = {MODEL: measure(targets, model_guess(outputs))}
+    return found | {name: measure(targets, guess) for name, guess in baselines(held_out).items()}
