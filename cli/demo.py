@@ -37,6 +37,8 @@ from services.scorer.model import load_model
 POLL_SECONDS = 0.5
 QUIET_LINE_SECONDS = 5.0
 DATABASE = "clv"
+THRESHOLDS_SECONDS = 0.5
+"""How often the demo's scorer follows the population; everything happens faster than in life there."""
 
 
 @dataclass
@@ -93,7 +95,7 @@ class Demo:
                 "CLV_FEATURES_REFRESH_SECONDS": "0",
                 "CLV_CURRENCY": self.currency,
                 "CLV_MONGO_DATABASE": DATABASE,
-                "CLV_SCORER_THRESHOLDS_SECONDS": "2",
+                "CLV_SCORER_THRESHOLDS_SECONDS": str(THRESHOLDS_SECONDS),
             },
             announce=self._say,
         )
@@ -135,8 +137,12 @@ class Demo:
                     )
                     await self._until_drained(platform, watch, progress, live, lag, publishing)
                 with self.phase("refresh", f"Emitting every customer anew as of {date_of(data.last_day)}"):
-                    await self._refresh(platform, data)
-                    await self._until_drained(platform, watch, progress, live, lag, None)
+                    # Twice: the first pass moves everybody's value, and with them the borders between the segments; the
+                    # second places everybody between the new borders. (Live, the daily sweep does the same.)
+                    for _ in range(2):
+                        await self._refresh(platform, data)
+                        await self._until_drained(platform, watch, progress, live, lag, None)
+                        await self._until_thresholds_rest(watch)
         with self.phase("verify", "Recomputing every customer from the file and comparing"):
             outcome = await asyncio.to_thread(self._verify, platform, data)
         await self._summarise(platform, watch, data, outcome)
@@ -187,6 +193,14 @@ class Demo:
             while (await client.get(url)).json()["running"]:
                 platform.check_alive()
                 await asyncio.sleep(0.1)
+
+    async def _until_thresholds_rest(self, watch: Watch) -> None:
+        """Wait until the scorer's segment thresholds have followed the population."""
+        before: object = None
+        while (now := watch.samples["scorer"].get("clv_segment_threshold")) != before:
+            before = now
+            await asyncio.sleep(2 * THRESHOLDS_SECONDS)
+            await asyncio.to_thread(watch.read)
 
     def _verify(self, platform: Platform, data: DemoData) -> Comparison:
         model = load_model(platform.models_dir / (platform.models_dir / "current").read_text().strip(), self.currency)

@@ -18,7 +18,8 @@ OUTPUTS = ("expected_value", "expected_orders", "p_active", "value_p10", "value_
 
 _Orders = Annotated[Path, typer.Option("--orders", help="Orders: CSV, Parquet or the CDNOW text file.")]
 _Map = Annotated[
-    list[str] | None, typer.Option("--map", help="Column of your file for a name: --map amount=total. Repeat as needed.")
+    list[str] | None,
+    typer.Option("--map", help="Column of your file for a name: --map amount=total. Repeat as needed."),
 ]
 
 
@@ -60,7 +61,9 @@ def train(
 
 def score(
     orders: _Orders,
-    as_of: Annotated[str, typer.Option(help="Predict from this day on, from what happened before it, YYYY-MM-DD (UTC).")],
+    as_of: Annotated[
+        str, typer.Option(help="Predict from this day on, from what happened before it, YYYY-MM-DD (UTC).")
+    ],
     model: Annotated[Path, typer.Option(help="A models folder or a bundle's folder.")],
     output: Annotated[Path, typer.Option(help="CSV file to write.")],
     columns: _Map = None,

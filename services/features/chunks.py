@@ -25,7 +25,7 @@ class ChunkConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self.source_topic: str = self.transport.source_topic
         self.processed: dict[TP, int] = {}
-        """By source partition, the offset after the last record whose effects are acknowledged; only it is committed."""
+        """By source partition, the offset after the last record with acknowledged effects: all that is committed."""
         self.expected: dict[TP, int] = {}
         """Offset that the next chunk of a source partition must begin at (or before)."""
         self.never_committed: set[TP] = set()

@@ -86,7 +86,9 @@ def model_card(metadata: Mapping[str, Any]) -> str:
     if metadata["fallbacks"]:
         lines += ["What it had to do without:", "", *(f"- {each}" for each in metadata["fallbacks"]), ""]
     if not holdout:
-        return "\n".join([*lines, "There was too little history to hold a later period out: its quality is unknown.", ""])
+        return "\n".join(
+            [*lines, "There was too little history to hold a later period out: its quality is unknown.", ""]
+        )
     lines += [
         f"## Quality on {holdout['days']} days from {holdout['from']} on",
         "",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from domain.features import ENGINEERED, FEATURE_NAMES
+from domain.features import ENGINEERED
 from domain.metrics import mean_absolute_error, root_mean_squared_error
 from services.trainer.history import TrainingSet
 from services.trainer.structural import Expectation, Structural
@@ -25,6 +25,8 @@ GAIN_MIN = 0.002
 RATIO_MAX = 4.0
 """Largest factor that trees may ask for."""
 TREES = 60
+BINS = 200
+"""Values of a feature that trees tell apart; scikit-learn's own limit is 255."""
 FEATURE_MAX = 1e12
 ACTIVE_ROWS_MIN = 300
 """Fewest customers who ordered in the windows that trees are fitted to: below, they learn noise."""
@@ -91,9 +93,23 @@ def fit_trees(windows: Sequence[Window], target: str) -> HistGradientBoostingReg
 
 
 def fitting_features(matrix: Floats) -> NDArray[np.float32]:
-    """tree_features() to fit to: a column without any value is a constant, so that no tree asks for it."""
+    """tree_features() to fit to, each column brought down to at most BINS values, which is all that trees tell apart.
+
+    Scikit-learn would find the bins itself, but needs seconds for it where rows have weights. A column without any
+    value is a constant, so that no tree asks for it.
+    """
     rows = tree_features(matrix)
-    rows[:, np.isnan(rows).all(axis=0)] = 0.0
+    for place in range(rows.shape[1]):
+        there = ~np.isnan(rows[:, place])
+        values = rows[there, place]
+        if not len(values):
+            rows[:, place] = 0.0
+            continue
+        distinct = np.unique(values)
+        if len(distinct) > BINS:
+            levels = np.linspace(0, 1, BINS)
+            distinct = np.unique(np.quantile(values, levels, method="lower"))
+            rows[there, place] = distinct[np.searchsorted(distinct, values, side="right") - 1]
     return rows
 
 
@@ -143,13 +159,15 @@ def choose_weight(trees: HistGradientBoostingRegressor, later: Window, target: s
 
 def _loss(target: str, happened: Floats, guess: Floats) -> tuple[float, ...]:
     if target == "p_active":
-        p = np.clip(guess, 1e-4, 1 - 1e-4)
-        return (-float(np.mean(happened * np.log(p) + (1 - happened) * np.log(1 - p))),)
+        return (log_loss(happened, guess),)
     return mean_absolute_error(happened, guess), root_mean_squared_error(happened, guess)
+
+
+def log_loss(happened: Floats, probability: Floats) -> float:
+    """Mean negative log probability of what happened (0 or 1), a proper score; certainty is bounded at 1e-6."""
+    p = np.clip(probability, 1e-6, 1 - 1e-6)
+    return -float(np.mean(happened * np.log(p) + (1 - happened) * np.log(1 - p)))
 
 
 def _relative(loss: tuple[float, ...], base: tuple[float, ...]) -> float:
     return float(np.mean([part / whole if whole > 0 else 1.0 for part, whole in zip(loss, base, strict=True)]))
-
-
-__all__ = ["FEATURE_NAMES", "NO_CORRECTION", "TARGETS", "Correction", "Window", "choose_weight", "fit_trees"]

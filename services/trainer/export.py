@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -119,7 +118,9 @@ def run_graph(onnx_bytes: bytes, rows: Floats, threads: int = 1) -> dict[str, Fl
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
     found = session.run(list(OUTPUT_NAMES), {INPUT_NAME: np.ascontiguousarray(rows, dtype=np.float64)})
-    return {name: np.asarray(column, dtype=np.float64).reshape(-1) for name, column in zip(OUTPUT_NAMES, found, strict=True)}
+    return {
+        name: np.asarray(column, dtype=np.float64).reshape(-1) for name, column in zip(OUTPUT_NAMES, found, strict=True)
+    }
 
 
 def check_parity(model: ValueModel, onnx_bytes: bytes, rows: Floats) -> Parity:
@@ -153,6 +154,3 @@ def _check_bounds(name: str, column: Floats) -> None:
 def _check_order(found: Mapping[str, Floats]) -> None:
     if (found["value_p10"] > found["value_p50"]).any() or (found["value_p50"] > found["value_p90"]).any():
         raise KnownProblem("the ONNX graph gives quantiles in the wrong order; nothing was written")
-
-
-__all__ = ["Parity", "TensorProto", "absurd_rows", "build_graph", "check_parity", "run_graph"]

@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.customer import DAY_MS, CustomerState, OrderPlaced, OrderRefunded, apply, purchases
+from domain.customer import DAY_MS, CustomerState, apply, purchases
 from domain.features import ENGINEERED, FEATURE_NAMES, INPUT_NAMES, FeatureRows, engineer, features
 from domain.rfm_scores import Quintiles, fit_quintiles, score_high_is_good
 from services.trainer.judged_rows import JudgedRows
@@ -181,6 +181,3 @@ def _targets(states: Sequence[CustomerState], origin: int, end: int, minor_per_m
             if refund.order == 0 and origin <= refund.at_ms // DAY_MS < end:
                 minor[row] -= refund.minor
     return Targets(orders, minor / minor_per_major)
-
-
-__all__ = ["History", "OrderPlaced", "OrderRefunded", "Targets", "TrainingSet"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from domain.btyd import BetaQuadrature, LifetimeQuadrature, quadrature
 from domain.btyd.lifetime_integral import unit_nodes
-from domain.btyd.quadrature import EXPONENT_MAX, LIFETIME_RATIO_MIN, RATIO_MIN, SHAPE_GAP_MIN
+from domain.btyd.quadrature import EXPONENT_MAX, LIFETIME_RATIO_MIN, SHAPE_GAP_MIN
 from domain.features import FEATURE_NAMES
 from services.trainer.graph import LANES, GraphBuilder, Operand, Tensor
 from services.trainer.structural import AGE_DAYS_MAX, MONEY_MAX, REPEAT_DAYS_MAX, Structural
@@ -169,6 +169,3 @@ def _lifetime_mass(
     log_a, log_b = (1.0 + tau / scale_a).log(), (1.0 + tau / scale_b).log()
     mass = (-(power_a * log_a) - power_b * log_b).exp() * growth * builder.constant(weight) * (theta_max / rate)
     return mass.row_sum()
-
-
-__all__ = ["RATIO_MIN", "StructuralNodes", "structural_nodes"]

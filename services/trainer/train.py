@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from domain.customer import DAY_MS
 from domain.features import FEATURE_NAMES, FEATURES, date_of, day_of
@@ -22,7 +23,7 @@ from services.runtime.shutdown import KnownProblem
 from services.trainer.bundle_writer import write_bundle
 from services.trainer.evaluation import compare
 from services.trainer.export import build_graph, check_parity, run_graph
-from services.trainer.fitting import WINDOW_DAYS_MIN, WINDOW_SHARE, FittedModel, fit_model
+from services.trainer.fitting import WINDOW_DAYS_MIN, FittedModel, fit_model
 from services.trainer.history import History, TrainingSet
 from services.trainer.judged_rows import JudgedRows, judge
 from services.trainer.orders_file import OrdersTable
@@ -30,6 +31,8 @@ from services.trainer.orders_file import OrdersTable
 Floats = NDArray[np.float64]
 
 HORIZON_DAYS_MAX = 3650
+HOLDOUT_SHARE = 3
+"""The held-out period is at most one part in so many of the training period."""
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime")
 """Whose versions a bundle names."""
 
@@ -59,6 +62,19 @@ def train(
     horizon_days: how far ahead it predicts. currency: ISO 4217, of all money. progress: told what is being done.
     The same rows and arguments give the same version. Raises KnownProblem if there is nothing to learn from.
     """
+    # One thread: sums in another order would differ in the last bit, and so in the version, from machine to machine.
+    with threadpool_limits(1):
+        return _train(orders, cutoff, horizon_days, currency, output_dir, progress)
+
+
+def _train(
+    orders: OrdersTable,
+    cutoff: date,
+    horizon_days: int,
+    currency: str,
+    output_dir: Path,
+    progress: Callable[[str], None],
+) -> TrainedBundle:
     if not 1 <= horizon_days <= HORIZON_DAYS_MAX:
         raise KnownProblem(f"the horizon must be 1 to {HORIZON_DAYS_MAX} days, not {horizon_days}")
     progress(f"reading {len(orders):,} rows")
@@ -99,7 +115,7 @@ def _hold_out(
     history: History, cutoff_day: int, horizon_days: int, progress: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[Floats]]:
     """Train as of an earlier day and measure on the days from then until the cutoff; the rows that were predicted."""
-    days = min(horizon_days, (cutoff_day - history.first_day) // WINDOW_SHARE)
+    days = min(horizon_days, (cutoff_day - history.first_day) // HOLDOUT_SHARE)
     if days < WINDOW_DAYS_MIN:
         return {}, []
     origin = cutoff_day - days

@@ -14,6 +14,7 @@ from schemas.dead_letters import Reason
 from schemas.mongo import COLLECTIONS, INDEXES, OUTCOME_FIELDS, TOP_FIELDS, stored_prediction
 from schemas.predictions import Prediction, PredictionHead, encode_prediction
 from services.sink.documents import Erased, Refusal, Write, judge, plan
+from tests.unit.sink.examples import OUTCOMES, prediction
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -41,7 +42,7 @@ predictions_ = st.builds(
     as_of=st.dates().map(str),
     horizon_days=st.integers(1, 1000),
     currency=st.just("USD"),
-    **dict.fromkeys(("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90"), numbers),
+    **dict.fromkeys(OUTCOMES, numbers),
     historical_value=st.none() | numbers,
     expected_next_order_at=st.none() | st.dates().map(str),
     percentile=numbers,
@@ -53,28 +54,6 @@ predictions_ = st.builds(
     inputs=values,
     features=values,
 )
-
-
-def prediction(name: str = "a", version: int = 1, identifier: str = "p") -> Prediction:
-    return Prediction(
-        prediction_id=identifier,
-        customer_id=name,
-        feature_version=version,
-        as_of="2024-01-31",
-        horizon_days=90,
-        currency="USD",
-        **dict.fromkeys(("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90"), 1.5),
-        historical_value=None,
-        expected_next_order_at=None,
-        percentile=50.0,
-        segment="at_risk",
-        previous_segment=None,
-        strategy="s",
-        segment_thresholds=(1.0, 2.0, 3.0),
-        model_version="m",
-        inputs={"total_orders": 1.0},
-        features={"monetary": None},
-    )
 
 
 def judged(message: Prediction, offset: int = 5) -> Write:
