@@ -8,7 +8,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,9 +131,8 @@ class Demo:
         with self._live(watch, progress) as live:
             async with LagReader(servers) as lag:
                 with self.phase("replay", f"Replaying {len(data.events):,} events through customer-events"):
-                    bar = progress.add_task("events", total=len(data.events))
                     publishing = asyncio.create_task(
-                        publish(servers, encode_events(data.events), lambda count: progress.advance(bar, count))
+                        publish(servers, encode_events(data.events), self._clock(progress, data))
                     )
                     await self._until_drained(platform, watch, progress, live, lag, publishing)
                 with self.phase("refresh", f"Emitting every customer anew as of {date_of(data.last_day)}"):
@@ -147,6 +146,16 @@ class Demo:
             outcome = await asyncio.to_thread(self._verify, platform, data)
         await self._summarise(platform, watch, data, outcome)
         return outcome
+
+    def _clock(self, progress: Progress, data: DemoData) -> Callable[[int], None]:
+        """A progress bar of published events that shows the day which the replay has come to."""
+        bar = progress.add_task("event time", total=len(data.events))
+
+        def show(published: int) -> None:
+            day = str(data.events[published - 1].get("occurred_at") or "")[:10]
+            progress.update(bar, completed=published, description=f"event time [bold]{day}[/bold]")
+
+        return show
 
     @contextmanager
     def _live(self, watch: Watch, progress: Progress) -> Iterator[Live | None]:

@@ -26,7 +26,7 @@ async def publish(
 ) -> None:
     """Publish messages in order, spread over the partitions by customer; returns once all are acknowledged.
 
-    done: told how many more were acknowledged.
+    done: told how many are acknowledged by now.
     """
     producer = new_producer(bootstrap_servers, "clv-publisher")
     await producer.start()
@@ -44,6 +44,6 @@ async def publish(
                 for future in await send_batches(producer, CUSTOMER_EVENTS, partition, items)
             ]
             await asyncio.gather(*sends)
-            done(len(batch))
+            done(start + len(batch))
     finally:
         await producer.stop()

@@ -51,9 +51,7 @@ def train(
     day = _date("--cutoff", cutoff)
     with console.status("reading the orders") as status:
         table = read_any(orders, parse_columns(columns))
-        bundle = train_bundle(
-            table, day, horizon_days, currency, output, progress=lambda message: status.update(message)
-        )
+        bundle = train_bundle(table, day, horizon_days, currency, output, progress=status.update)
     _print_bundle(console, bundle.metadata, bundle.path)
     if json_file is not None:
         _write_text(json_file, msgspec.json.format(msgspec.json.encode(bundle.metadata), indent=1).decode())

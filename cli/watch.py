@@ -114,5 +114,13 @@ class Watch:
         return drawn
 
     def view(self, progress: Progress) -> Group:
-        """The progress bars above the table."""
-        return Group(progress, self.table())
+        """The progress bar, the table, and the segments under it."""
+        return Group(progress, self.table(), self.segments())
+
+    def segments(self) -> str:
+        """Predictions by segment so far, and the population that the borders come from."""
+        samples = self.samples.get("scorer", {})
+        published = by_label(samples, "clv_predictions_published_total", "segment")
+        everybody = sum(published.values()) or 1
+        shares = "   ".join(f"{name} {published.get(name, 0) / everybody:.0%}" for name in SEGMENTS)
+        return f"\npredictions by segment   {shares}   (population {int(total(samples, 'clv_population_customers')):,})"

@@ -23,8 +23,6 @@ from pymongo.errors import (
     WriteConcernError,
     WTimeoutError,
 )
-from pymongo.read_concern import ReadConcern
-from pymongo.write_concern import WriteConcern
 
 from schemas.mongo import COLLECTIONS, CUSTOMERS, INDEXES, PREDICTION_HISTORY, IndexSpec
 from services.runtime import telemetry
@@ -39,7 +37,7 @@ SELECTION_SECONDS = 3.0
 """How long to look for a primary before an attempt counts as failed."""
 DUPLICATE_KEY = 11000
 _NAMESPACE_EXISTS = 48
-_NO_TRANSACTIONS = 20
+_WRITES_AT_ONCE = 2
 # The document itself is refused, and would be refused for ever: BadValue, FailedToParse, TypeMismatch, InvalidLength,
 # InvalidBSON, PathNotViable, DollarPrefixedFieldName, InvalidIdField, EmptyFieldName, DottedFieldName,
 # DocumentValidationFailure, CannotIndexParallelArrays, KeyTooLong, BSONObjectTooLarge (three codes).
@@ -122,12 +120,9 @@ class Store:
     """Carries out plans."""
 
     def __init__(self, database: "AsyncIOMotorDatabase[Any]", bulk_documents: int) -> None:
-        self._client = database.client
         self._customers = database[CUSTOMERS]
         self._history = database[PREDICTION_HISTORY]
         self._bulk = bulk_documents
-        self._transactions = True
-        """Whether the server can do transactions: a replica set can, a single server cannot."""
 
     async def write(self, plan: Plan) -> Result:
         """Returns once all of it is stored by a majority. Raises MongoAway if it is to be tried again, as a whole."""
@@ -135,7 +130,7 @@ class Store:
             if plan.erased:
                 await self._customers.delete_many({"_id": {"$in": plan.erased}})
                 await self._history.delete_many({"customer_id": {"$in": plan.erased}})
-            history, customers = await _both(self._add_history(plan.history), self._put_customers(plan.customers))
+            history, customers = await _all_of([self._add_history(plan.history), self._put_customers(plan.customers)])
         except PyMongoError as error:
             raise _as_away(error) from error
         refused = {
@@ -155,53 +150,41 @@ class Store:
         return Result(refused, 0)
 
     async def _put_customers(self, writes: Sequence[Write]) -> Result:
-        refused: list[tuple[Write, str]] = []
-        stale = 0
-        for first in range(0, len(writes), self._bulk):
-            chunk = writes[first : first + self._bulk]
-            found = await self._put_at_once(chunk) or await self._put_guarded(chunk)
-            refused += found.refused
-            stale += found.stale
-            telemetry.MONGO_WRITES.inc(len(chunk) - found.stale - len(found.refused), collection=CUSTOMERS)
-            telemetry.MONGO_STALE.inc(found.stale)
-        return Result(refused, stale)
+        """Several writes at once: each customer is in one of them only, and MongoDB works on one write with one core."""
+        chunks = [writes[first : first + self._bulk] for first in range(0, len(writes), self._bulk)]
+        turns = asyncio.Semaphore(_WRITES_AT_ONCE)
 
-    async def _put_at_once(self, chunk: Sequence[Write]) -> Result | None:
-        """Compare versions and write in one transaction; None if that failed and the guarded way must be taken.
+        async def put(chunk: Sequence[Write]) -> Result:
+            async with turns:
+                return await self._put_chunk(chunk)
 
-        The transaction fails if anybody changes one of the documents meanwhile, so that the comparison holds. For
-        MongoDB it is half the work of a guard in each operation, which has to be planned and is no lookup by `_id`.
+        found = await _all_of([put(chunk) for chunk in chunks])
+        return Result([each for result in found for each in result.refused], sum(result.stale for result in found))
+
+    async def _put_chunk(self, chunk: Sequence[Write]) -> Result:
+        """A look at the versions first, since inserting is far cheaper than an upsert that finds nothing.
+
+        The look decides nothing: what another sink does meanwhile meets the guard or the unique key. (A transaction
+        around both would save the guard, but one that `kill -9` leaves open blocks its customers for a minute.)
         """
-        if not self._transactions:
-            return None
-        try:
-            async with (
-                await self._client.start_session() as session,
-                session.start_transaction(ReadConcern("snapshot"), WriteConcern("majority")),
-            ):
-                ids = {"_id": {"$in": [write.customer_id for write in chunk]}}
-                cursor = self._customers.find(ids, {"feature_version": 1}, session=session, batch_size=len(chunk) + 1)
-                known = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
-                newer = [write for write in chunk if known.get(write.customer_id, -1) <= write.feature_version]
-                operations: list[ReplaceOne[Any] | InsertOne[Any]] = [
-                    ReplaceOne({"_id": write.customer_id}, write.customer)
-                    if write.customer_id in known
-                    else InsertOne(write.customer)
-                    for write in newer
-                ]
-                if operations:
-                    await self._customers.bulk_write(operations, ordered=False, session=session)
-                return Result([], len(chunk) - len(newer))
-        except OperationFailure as error:  # BulkWriteError too; a lost connection is another kind and is raised
-            self._transactions = error.code != _NO_TRANSACTIONS
-            log.info("transaction_failed", problem=" ".join(str(error).split())[:150], customers=len(chunk))
-            return None
-
-    async def _put_guarded(self, chunk: Sequence[Write]) -> Result:
-        """Each document by itself, so that one that MongoDB refuses does not hold up the others."""
-        errors = await self._errors(self._customers, [_guarded(write) for write in chunk])
-        refused = [(chunk[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
-        return Result(refused, len(errors) - len(refused))
+        ids = {"_id": {"$in": [write.customer_id for write in chunk]}}
+        cursor = self._customers.find(ids, {"feature_version": 1}, batch_size=len(chunk) + 1)
+        known = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
+        newer = [write for write in chunk if known.get(write.customer_id, -1) <= write.feature_version]
+        errors = await self._errors(
+            self._customers,
+            [_guarded(each) if each.customer_id in known else InsertOne(each.customer) for each in newer],
+        )
+        doubles = [newer[index] for index, (code, _) in errors.items() if code == DUPLICATE_KEY]
+        refused = [(newer[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
+        outrun = [write for write in doubles if write.customer_id not in known]
+        again = await self._errors(self._customers, [_guarded(write) for write in outrun])
+        refused += [(outrun[index], why) for index, (code, why) in again.items() if code != DUPLICATE_KEY]
+        stale = len(chunk) - len(newer) + len(doubles) - len(outrun)
+        stale += sum(code == DUPLICATE_KEY for code, _ in again.values())
+        telemetry.MONGO_WRITES.inc(len(chunk) - stale - len(refused), collection=CUSTOMERS)
+        telemetry.MONGO_STALE.inc(stale)
+        return Result(refused, stale)
 
     async def _errors(self, collection: Any, operations: Sequence[Any]) -> dict[int, tuple[int, str]]:
         """Carry the operations out; (code, message) of each that failed for its document, by index.
@@ -230,11 +213,12 @@ def _guarded(write: Write) -> "ReplaceOne[Any]":
     return ReplaceOne(older, write.customer, upsert=True)
 
 
-async def _both(history: Coroutine[Any, Any, Result], customers: Coroutine[Any, Any, Result]) -> tuple[Result, Result]:
-    """Both at once; what one of them raises is raised when both have ended, so that none goes on unseen."""
-    tasks = asyncio.ensure_future(history), asyncio.ensure_future(customers)
-    await asyncio.wait(tasks)
-    return tasks[0].result(), tasks[1].result()
+async def _all_of(works: "Sequence[Coroutine[Any, Any, Result]]") -> list[Result]:
+    """All at once; what one of them raises is raised when all have ended, so that none goes on unseen."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    if tasks:
+        await asyncio.wait(tasks)
+    return [task.result() for task in tasks]
 
 
 def _as_away(error: PyMongoError) -> Exception:

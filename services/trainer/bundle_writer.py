@@ -79,8 +79,8 @@ def model_card(metadata: Mapping[str, Any]) -> str:
         "",
         f"Structural model: {metadata['structural']['name']}. Weights of the tree corrections: "
         + ", ".join(f"{name} {weight:g}" for name, weight in metadata["choices"]["correction_weights"].items())
-        + f". Parity of the graph with the Python original: largest relative error {metadata['parity']['error_max']:.1e}"
-        f" over {metadata['parity']['rows']:,} rows.",
+        + ". Parity of the graph with the Python original: largest relative error "
+        f"{metadata['parity']['error_max']:.1e} over {metadata['parity']['rows']:,} rows.",
         "",
     ]
     if metadata["fallbacks"]:
@@ -92,9 +92,9 @@ def model_card(metadata: Mapping[str, Any]) -> str:
     lines += [
         f"## Quality on {holdout['days']} days from {holdout['from']} on",
         "",
-        f"The same training was done as of {holdout['from']} and predicted the {holdout['days']} days from then on, which "
-        f"it had not seen, for {holdout['customers']:,} customers. Beside it are simpler models fitted to the same past; "
-        "the mean is that of the held-out days themselves, the best that a constant could do.",
+        f"The same training was done as of {holdout['from']} and predicted the {holdout['days']} days from then on, "
+        f"which it had not seen, for {holdout['customers']:,} customers. Beside it are simpler models fitted to the "
+        "same past; the mean is that of the held-out days themselves, the best that a constant could do.",
         "",
         "| | " + " | ".join(FIGURES.values()) + " |",
         "|---|" + "---|" * len(FIGURES),
@@ -103,8 +103,8 @@ def model_card(metadata: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | " + " | ".join(figure(each, figures.get(each)) for each in FIGURES) + " |")
     lines += [
         "",
-        "MAE and RMSE are in the currency; bias is predicted ÷ actual total − 1; nGini and Spearman judge the ranking by "
-        "value, AUC that of ordering at all. An honest interval from p10 to p90 covers 80 %, and more where many "
+        "MAE and RMSE are in the currency; bias is predicted ÷ actual total − 1; nGini and Spearman judge the ranking "
+        "by value, AUC that of ordering at all. An honest interval from p10 to p90 covers 80 %, and more where many "
         "customers spend nothing.",
         "",
     ]

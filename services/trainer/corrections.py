@@ -89,7 +89,18 @@ def fit_trees(windows: Sequence[Window], target: str) -> HistGradientBoostingReg
     """Trees on the ratio to the expectation. Every second customer is shown once more without streaming extras."""
     parts = [_ratios(window, target, rows) for window in windows for rows in _views(window)]
     matrix, ratio, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return new_trees(len(ratio)).fit(fitting_features(matrix), ratio, sample_weight=weight)
+    return fit_exactly(new_trees(len(ratio)), matrix, ratio, weight)
+
+
+def fit_exactly(
+    trees: HistGradientBoostingRegressor, matrix: Floats, ratio: Floats, weight: Floats
+) -> HistGradientBoostingRegressor:
+    """Fit, and round each threshold to float32, as the converted trees have it: a value that lies between a threshold
+    and its rounded self would take another branch in the graph than in scikit-learn."""
+    trees.fit(fitting_features(matrix), ratio, sample_weight=weight)
+    for (tree,) in trees._predictors:
+        tree.nodes["num_threshold"] = tree.nodes["num_threshold"].astype(np.float32)
+    return trees
 
 
 def fitting_features(matrix: Floats) -> NDArray[np.float32]:

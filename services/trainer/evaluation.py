@@ -39,7 +39,7 @@ class Guess(NamedTuple):
 
 
 def measure(targets: Targets, guess: Guess) -> dict[str, float | None]:
-    """MAE, RMSE, Spearman, nGini, bias, decile MAPE, AUC and, with an interval, how much it covers; None is undefined."""
+    """MAE, RMSE, Spearman, nGini, bias, decile MAPE, AUC and, with an interval, its coverage; None is undefined."""
     actual = targets.value
     figures = {
         "mae": mean_absolute_error(actual, guess.value),
@@ -81,7 +81,7 @@ def baselines(held_out: TrainingSet) -> dict[str, Guess]:
             expected = fit_structural(held_out, name).expect(matrix, horizon)
         except (NotEnoughRepeatBuyers, ValueError):
             continue
-        # Of the two rankings that a purchase model has, the one that separates better on all data seen so far.
+        # A purchase model ranks by expected orders or by P(order); the former told active customers apart better.
         found[f"{name} + Gamma-Gamma"] = Guess(expected.value, expected.orders)
     return found
 

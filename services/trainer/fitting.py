@@ -28,8 +28,8 @@ WINDOW_SHARE = 5
 WINDOW_DAYS_MIN = 7
 FIT_WINDOWS_MAX = 3
 FIT_WINDOWS_MIN = 2
-"""From a single window, trees cannot tell what lasts from what was peculiar to its days: on CDNOW their corrections then
-passed the next window and spoilt the one after it (RMSE +10 %)."""
+"""From a single window, trees cannot tell what lasts from what was peculiar to its days: on CDNOW their corrections
+then passed the next window and spoilt the one after it (RMSE +10 %)."""
 LATER_ACTIVE_ROWS_MIN = 150
 """Fewest customers who order in the window that chooses a weight."""
 ALMOST_NEVER = (0.0,) * len(intervals.SPREAD_LEVELS)
@@ -71,7 +71,7 @@ def plan_windows(first_day: int, cutoff_day: int, horizon_days: int) -> Windows:
 
 
 def fit_model(history: History, cutoff_day: int, horizon_days: int, progress: Progress) -> FittedModel:
-    """Fit on what happened before cutoff_day (days since 1970, UTC). Raises KnownProblem if nobody had ordered by then."""
+    """Fit on what happened before cutoff_day (days since 1970, UTC). Raises KnownProblem if nobody had ordered then."""
     history = history.until(cutoff_day)
     fallbacks: list[str] = []
     if not len(history):
@@ -106,9 +106,10 @@ def fit_model(history: History, cutoff_day: int, horizon_days: int, progress: Pr
 def _choose_purchase_model(
     later: TrainingSet | None, known: TrainingSet
 ) -> tuple[str | None, dict[str, dict[str, float]]]:
-    """The model whose fit at the later origin erred least in the window: the mean, over MAE and RMSE of the value and the
-    log score of ordering, of the error relative to the best candidate's. Without such a window, the highest
-    log-likelihood. None if no model can be fitted."""
+    """The model whose fit at the later origin erred least in the window, and the errors of each.
+
+    Least is the mean, over MAE and RMSE of the value and the log score of ordering, of the error relative to the best
+    candidate's. Without such a window, the highest log-likelihood. None if no model can be fitted."""
     errors: dict[str, dict[str, float]] = {}
     for name in FITS:
         try:

@@ -1,5 +1,5 @@
-"""Point-in-time training sets: what was known of each customer before a day, and what that customer did in the days from
-then on. It must never let an event of the day itself, or a later one, into the features.
+"""Point-in-time training sets: what was known of each customer before a day, and what that customer did in the days
+from then on. It must never let an event of the day itself, or a later one, into the features.
 """
 
 from collections.abc import Iterator, Sequence

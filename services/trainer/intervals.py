@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from services.trainer.corrections import WEIGHTS, Window, fitting_features, new_trees, tree_features, without_extras
+from services.trainer.corrections import WEIGHTS, Window, fit_exactly, new_trees, tree_features, without_extras
 
 Floats = NDArray[np.float64]
 
@@ -75,9 +75,8 @@ def fit_quantile_trees(windows: Sequence[Window]) -> dict[float, HistGradientBoo
             ratios.append(np.minimum(window.happened("value")[rows] / expected, QUANTILE_RATIO_MAX))
             weights.append(expected / expected.mean())
     matrix, ratio, weight = (np.concatenate(parts) for parts in (matrices, ratios, weights))
-    rows32 = fitting_features(matrix)
     return {
-        level: new_trees(len(ratio), loss="quantile", quantile=level).fit(rows32, ratio, sample_weight=weight)
+        level: fit_exactly(new_trees(len(ratio), loss="quantile", quantile=level), matrix, ratio, weight)
         for level in LEVELS
     }
 
@@ -85,7 +84,7 @@ def fit_quantile_trees(windows: Sequence[Window]) -> dict[float, HistGradientBoo
 def choose_interval_weight(
     spread: tuple[float, ...], trees: Mapping[float, HistGradientBoostingRegressor], later: Window
 ) -> tuple[float, dict[str, float]]:
-    """The weight of the trees with the lowest pinball loss on a window they have not seen, and each one's relative loss."""
+    """The weight of the trees with the lowest pinball loss on a window they have not seen, and all losses."""
     expected, happened = later.expected(), later.happened("value")
     losses = {}
     for weight in WEIGHTS:

@@ -1,5 +1,5 @@
-"""The rows of an orders file as valid domain events or as refusals, each with the reason that ingest would give the same
-event. It must never repair or drop a row uncounted; each distinct text is judged once, so a million rows are quick.
+"""The rows of an orders file as valid domain events or as refusals, each with the reason that ingest would give the
+same event. It must never repair or drop a row uncounted. Each distinct text is judged once: a million rows are quick.
 """
 
 import re
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ class JudgedRows:
     @property
     def valid(self) -> Bools:
         """Rows that are events."""
-        return self.reason == VALID
+        return np.asarray(self.reason == VALID, dtype=np.bool_)
 
     def rejected(self, before_ms: int | None = None) -> Counter[Reason]:
         """Refused rows by reason; with before_ms, without those known to lie at or after it."""
@@ -110,10 +111,10 @@ def judge(table: OrdersTable, currency: str, now_ms: int | None = None) -> Judge
     # From here in the order of the contract's fields: the first that is wrong names the reason.
     verdict.refuse(Reason.INVALID_TIMESTAMP, np.array([not time.is_time for time in times], dtype=bool))
     verdict.refuse_each(_each(cells["customer_id"], _customer_problem))
-    verdict.refuse_each(np.where(is_refund, _each(refund_ids, _identifier_problem), None))
+    verdict.refuse_each(_each(refund_ids, _identifier_problem), among=is_refund)
     no_order_id = np.asarray(cells["order_id"] == "")
     verdict.refuse(Reason.MISSING_FIELD, is_order & no_order_id)
-    verdict.refuse_each(np.where(no_order_id, None, _each(cells["order_id"], _identifier_problem)))
+    verdict.refuse_each(_each(cells["order_id"], _identifier_problem), among=~no_order_id)
     verdict.refuse_each(amounts.too_long)
     verdict.refuse(Reason.UNKNOWN_CURRENCY, amounts.currency_too_long)
     verdict.refuse(Reason.INVALID_TIMESTAMP, np.array([not time.is_rfc3339 for time in times], dtype=bool))
@@ -135,10 +136,11 @@ class _Verdict:
     def refuse(self, reason: Reason, rows: Bools) -> None:
         self.reason[(self.reason == VALID) & rows] = _CODE_OF[reason]
 
-    def refuse_each(self, reasons: Texts) -> None:
-        """reasons: a Reason or None for each row."""
+    def refuse_each(self, reasons: Texts, among: Bools | None = None) -> None:
+        """reasons: a Reason or None for each row; `among` the rows that they hold for."""
         for reason in {each for each in pd.unique(reasons) if each is not None}:
-            self.refuse(reason, np.asarray(reasons == reason))
+            rows = np.asarray(reasons == reason)
+            self.refuse(reason, rows if among is None else rows & among)
 
 
 def _each(column: Texts, function: Callable[[str], Any]) -> Texts:
@@ -179,6 +181,8 @@ def _refund_ids(table: OrdersTable, is_refund: Bools, times: Texts) -> Texts:
 
 
 def _identifier_problem(text: str) -> Reason | None:
+    if text.isascii() and text.isprintable() and 0 < len(text) <= 256 and not text.isspace():
+        return None  # as pydantic would say, in a tenth of the time
     try:
         _IDENTIFIER.validate_python(text, strict=True)
     except (ValidationError, UnicodeError):
@@ -202,13 +206,14 @@ def _amounts(column: Texts, currencies: Texts, reporting: str) -> _Amounts:
     texts = _each(column, str.strip)
     minor = np.zeros(len(texts), dtype=np.int64)
     problem = np.full(len(texts), None, dtype=object)
-    for currency in pd.unique(currencies):
-        rows = np.flatnonzero(currencies == currency)
+    codes, distinct = pd.factorize(currencies)  # not `currencies == text`: NumPy drops NULs at the end of a text
+    for code, currency in enumerate(distinct.tolist()):
+        rows = np.flatnonzero(codes == code)
         exponent = exponent_of(currency) if _CURRENCY.match(currency) else None
         if exponent is None:
             problem[rows] = Reason.UNKNOWN_CURRENCY
             continue
-        judged = _each(texts[rows], lambda text, digits=exponent: amount_verdict(text, digits))
+        judged = _each(texts[rows], partial(amount_verdict, exponent=exponent))
         is_money = np.array([isinstance(each, int) for each in judged], dtype=bool)
         minor[rows[is_money]] = judged[is_money].astype(np.int64)
         problem[rows[~is_money]] = judged[~is_money]

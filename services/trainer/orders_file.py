@@ -28,6 +28,7 @@ Texts = NDArray[np.object_]
 REQUIRED = ("order_id", "customer_id", "occurred_at", "amount")
 OPTIONAL = ("type", "currency", "refund_id")
 COLUMNS = ("type", "order_id", "customer_id", "occurred_at", "amount", "currency", "refund_id")
+_PUBLIC_TYPES = frozenset(each.value for each in EventType)
 EVENT_TYPES = {"order": EventType.ORDER_PLACED.value, "refund": EventType.ORDER_REFUNDED.value}
 
 _ISO_TIME = re.compile(
@@ -198,7 +199,7 @@ def _read_csv(path: Path, wanted: Mapping[str, str], explicit: set[str]) -> dict
             elif len(row) < width:
                 if not row:
                     continue  # a blank line
-                row += [""] * (width - len(row))
+                row.extend([""] * (width - len(row)))
             rows.append(row)
     except csv.Error as error:
         raise KnownProblem(f"{path}, line {reader.line_num}, is no CSV: {error}") from None
@@ -258,7 +259,7 @@ def _renderer(kind: Any) -> Any:
 
 
 def rfc3339(text: str) -> str:
-    """A time of the file in RFC 3339: a date is its midnight, a time without a zone is UTC; other text stays as it is."""
+    """A time in RFC 3339: a date is its midnight, a time without a zone is UTC; any other text stays as it is."""
     match = _ISO_TIME.match(text)
     if match is None:
         return text
@@ -285,7 +286,7 @@ def event_type(text: str) -> str:
     if known:
         return known
     # A file holds orders and refunds alone: the name of a public event must not slip through as one.
-    return f"type {kind}" if kind in EventType else kind
+    return f"type {kind}" if kind in _PUBLIC_TYPES else kind
 
 
 def refund_key(customer_id: str, order_id: str, occurred_at: str, amount: str) -> str:

@@ -41,7 +41,7 @@ def column(matrix: Floats, name: str) -> Floats:
 
 
 class Statistics(NamedTuple):
-    """What the structural model needs of n customers, each array (n,), finite and possible whatever the features were."""
+    """What the structural model needs of n customers, each array (n,), finite and possible for any features."""
 
     has_order: NDArray[np.bool_]
     x: Floats

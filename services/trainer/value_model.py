@@ -1,5 +1,5 @@
-"""The whole model in Python: structural expectations, corrected, with an interval. It is what the ONNX graph is compared
-with; it must never use an operation on a row that the graph cannot have.
+"""The whole model in Python: structural expectations, corrected, with an interval. It is what the ONNX graph is
+compared with; it must never use an operation on a row that the graph cannot have.
 """
 
 from collections.abc import Mapping

@@ -16,7 +16,6 @@ import psutil
 import pytest
 from confluent_kafka import Consumer
 from pymongo import MongoClient
-from services.trainer.train import train
 
 from cli.demo_data import DemoData, load_demo_data
 from cli.platform import Platform
@@ -25,6 +24,7 @@ from deploy.local import binaries
 from services.runtime.bundle import current_bundle
 from services.scorer.model import load_model
 from services.trainer.orders_file import read_cdnow
+from services.trainer.train import train
 from tests.conftest import ROOT
 from tests.support import http, metric, newest_by_customer, produce, read_all, wait_for
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.e2e
 def cdnow_slice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The purchases of CDNOW's first customers, every 16th, in CDNOW's own form."""
     lines = binaries.cdnow_purchases().read_text().splitlines()
-    kept = [line for line in lines if line.strip() and int(line.split()[0]) % 16 == 0]
+    kept = [line for line in lines if line.split()[:1] and line.split()[0].isdigit() and int(line.split()[0]) % 16 == 0]
     path = tmp_path_factory.mktemp("cdnow") / "slice.txt"
     path.write_text("\n".join(kept) + "\n")
     return path
@@ -211,6 +211,21 @@ def test_the_demo_takes_the_users_own_file_and_leaves_nothing_behind(tmp_path):
     assert summary["customers"] == summary["mongo_customers"] == summary["predictions_topic_customers"] == 211
     assert sum(summary["segments"].values()) == 211
     assert children_of_this_test() <= before
+
+
+def test_the_demo_runs_twice_on_servers_named_in_the_environment(tmp_path, kafka, mongo, topics, cdnow_slice):
+    few = cdnow_slice.read_text().splitlines()[:600]
+    (tmp_path / "few.txt").write_text("\n".join(few) + "\n")
+    named = {"CLV_KAFKA_BOOTSTRAP_SERVERS": topics, "CLV_MONGO_URI": mongo.uri}
+    for _ in range(2):
+        arguments = ["demo", "--orders", str(tmp_path / "few.txt"), "--exit", "--json", str(tmp_path / "s.json")]
+        done = clv(*arguments, env={**os.environ, **named})
+        assert done.returncode == 0, done.stdout + done.stderr
+        summary = json.loads((tmp_path / "s.json").read_text())
+        assert summary["recompute_mismatches"] == 0
+        assert summary["mongo_customers"] == summary["customers"] > 100
+    assert kafka.process().alive
+    assert mongo.process.alive
 
 
 def test_up_writes_its_addresses_serves_and_ends_on_ctrl_c(tmp_path, models):

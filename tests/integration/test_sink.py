@@ -1,4 +1,4 @@
-"""The sink as a real process against real Kafka and MongoDB: the newest stands, through repeats, crashes and outages."""
+"""The sink as a real process against real Kafka and MongoDB: the newest stands through repeats, crashes, outages."""
 
 import asyncio
 import time
@@ -104,7 +104,7 @@ def test_predictions_are_stored_whole_in_both_collections(
     assert customer is not None
     assert abs((datetime.now(UTC) - customer["updated_at"].replace(tzinfo=UTC)).total_seconds()) < 60
     wait_for(lambda: metric(process, "clv_mongo_writes_total", collection=PREDICTION_HISTORY) == 200, "the count")
-    assert metric(process, "clv_stored_latency_seconds_count") == 200
+    wait_for(lambda: metric(process, "clv_stored_latency_seconds_count") == 200, "the latencies")
 
 
 def test_redelivery_changes_nothing_but_the_time(
@@ -182,7 +182,9 @@ def test_after_kill_9_in_the_middle_nothing_is_missing(
         wait_for(lambda n=count: database[PREDICTION_HISTORY].estimated_document_count() > n - 3900, "the flow", 60)
         process.kill()
         process.start()
-    wait_for(lambda: database[PREDICTION_HISTORY].count_documents({}) == count, "all of the history", 60)
+    wait_for(
+        lambda: database[PREDICTION_HISTORY].count_documents({}) == count, "all of the history", 60, process.log_tail
+    )
     wait_for(lambda: Counter(versions(database).values()) == {3: 4000}, "every customer's newest", 60)
 
 
@@ -312,16 +314,10 @@ def client(mongo: LocalMongo, loop: asyncio.AbstractEventLoop) -> Iterator["Asyn
 steps = st.tuples(st.sampled_from("abcd"), st.integers(0, 4) | st.none(), st.integers(0, 9))
 
 
-@pytest.mark.parametrize("transactions", [True, False])
 def test_any_batches_in_any_order_leave_the_newest(
-    client: "AsyncIOMotorClient[Any]",
-    loop: asyncio.AbstractEventLoop,
-    database: Mongo,
-    mongo_database: str,
-    transactions: bool,
+    client: "AsyncIOMotorClient[Any]", loop: asyncio.AbstractEventLoop, database: Mongo, mongo_database: str
 ) -> None:
     store = Store(client[mongo_database], 3)
-    store._transactions = transactions
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.lists(steps, max_size=8), max_size=5))
@@ -349,7 +345,6 @@ def test_any_batches_in_any_order_leave_the_newest(
         assert {each["_id"]: stored_prediction(each) for each in database[PREDICTION_HISTORY].find()} == history
 
     check()
-    assert store._transactions == transactions
 
 
 def test_writers_at_the_same_time_leave_the_newest(

@@ -1,0 +1,171 @@
+"""The graph against the Python original: every kind of model, absurd rows, batches, and a gate that does refuse."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from domain.btyd import BgNbd, GammaGamma, MbgNbd, ParetoNbd
+from domain.features import ENGINEERED, FEATURE_NAMES, day_of
+from services.runtime.shutdown import KnownProblem
+from services.trainer.corrections import NO_CORRECTION, TARGETS, Correction, fit_exactly, new_trees
+from services.trainer.export import PARITY_ERROR_MAX, absurd_rows, build_graph, check_parity, run_graph
+from services.trainer.history import History
+from services.trainer.intervals import LEVELS, SPREAD_LEVELS, Intervals
+from services.trainer.judged_rows import judge
+from services.trainer.structural import MeanRates, Structural
+from services.trainer.value_model import ValueModel
+from tests.unit.trainer.shops import FIRST_DAY, shop, table
+
+Floats = NDArray[np.float64]
+SPEND = GammaGamma(p=6.0, q=4.0, gamma_money=15.0)
+SPREAD = tuple(np.linspace(0.0, 3.0, len(SPREAD_LEVELS)) ** 1.5)
+STRUCTURALS = {
+    "BG/NBD": Structural(BgNbd(0.25, 33.0, 0.75, 2.2), SPEND, 30.0, 1.02, name="BG/NBD"),
+    "MBG/NBD": Structural(MbgNbd(0.6, 51.0, 0.8, 1.3), SPEND, 30.0, 1.02, name="MBG/NBD"),
+    "Pareto/NBD": Structural(ParetoNbd(0.6, 81.0, 0.55, 68.0), SPEND, 30.0, 1.02, name="Pareto/NBD"),
+    "Pareto/NBD, s = 1": Structural(ParetoNbd(0.6, 81.0, 1.0, 68.0), SPEND, 30.0, 1.02, name="Pareto/NBD"),
+    "without a spend model": Structural(MbgNbd(0.6, 51.0, 0.8, 1.3), None, 30.0, 1.0, name="MBG/NBD"),
+    "mean": Structural(None, None, 0.0, 1.0, mean=MeanRates(30, 0.2, 5.0, 0.15)),
+}
+
+
+@cache
+def rows() -> Floats:
+    day = day_of(FIRST_DAY) + 200
+    (known,) = History(judge(table(shop(400, 200)), "USD"), day, 100).training_sets([(day, 0)])
+    return known.with_quintiles(known.fit_quintiles()).features
+
+
+def what_if(matrix: Floats) -> Floats:
+    masked = matrix.copy()
+    masked[:, len(ENGINEERED) :] = np.nan
+    return masked
+
+
+@cache
+def with_trees(name: str) -> ValueModel:
+    """A model in which every tree ensemble has its say."""
+    chance = np.random.default_rng(1)
+    matrix = np.concatenate([rows(), what_if(rows())])
+
+    def trees(**settings: object) -> object:
+        target = np.exp(0.4 * chance.standard_normal(len(matrix))) * (1 + (matrix[:, 0] > 60))
+        return fit_exactly(new_trees(len(matrix), **settings), matrix, target, np.ones(len(matrix)))
+
+    quantile_trees = {level: trees(loss="quantile", quantile=level) for level in LEVELS}
+    return ValueModel(
+        90,
+        STRUCTURALS[name],
+        {target: Correction(0.5, trees()) for target in TARGETS},  # type: ignore[arg-type]
+        Intervals(SPREAD, 0.5, quantile_trees),  # type: ignore[arg-type]
+    )
+
+
+def structural_only(name: str) -> ValueModel:
+    return ValueModel(90, STRUCTURALS[name], dict.fromkeys(TARGETS, NO_CORRECTION), Intervals(SPREAD))
+
+
+@pytest.mark.parametrize("name", STRUCTURALS)
+def test_the_graph_says_what_the_original_says(name: str) -> None:
+    model = structural_only(name)
+    parity = check_parity(model, build_graph(model).SerializeToString(), np.concatenate([rows(), what_if(rows())]))
+    assert parity.error_max < 1e-7
+    assert parity.rows > 2 * len(rows())
+
+
+def test_trees_say_the_same_in_the_graph_even_at_a_threshold() -> None:
+    model = with_trees("MBG/NBD")
+    thresholds = [t for tree in model.corrections["value"].trees._predictors for t in tree[0].nodes["num_threshold"]]  # type: ignore[union-attr]
+    at_threshold = np.repeat(rows()[:1], len(thresholds), axis=0)
+    at_threshold[:, FEATURE_NAMES.index("recency_days")] = thresholds
+    every = np.concatenate([rows(), what_if(rows()), at_threshold, at_threshold * (1 + 1e-8)])
+    assert check_parity(model, build_graph(model).SerializeToString(), every).error_max <= PARITY_ERROR_MAX
+
+
+@pytest.mark.parametrize("name", STRUCTURALS)
+def test_absurd_rows_give_bounded_ordered_answers(name: str) -> None:
+    found = run_graph(build_graph(with_trees(name)).SerializeToString(), absurd_rows(rows()))
+    for column in found.values():
+        assert np.isfinite(column).all()
+        assert (column >= 0).all()
+        assert (column <= 1e12).all()
+    assert (found["p_active"] <= 1).all()
+    assert (found["value_p10"] <= found["value_p50"]).all()
+    assert (found["value_p50"] <= found["value_p90"]).all()
+
+
+def test_a_customer_without_an_order_has_nothing_expected() -> None:
+    nobody = rows()[:2].copy()
+    nobody[0] = np.nan
+    nobody[1, FEATURE_NAMES.index("frequency")] = -1.0  # a what-if call with 0 orders
+    for column in run_graph(build_graph(with_trees("MBG/NBD")).SerializeToString(), nobody).values():
+        assert column.tolist() == [0.0, 0.0]
+
+
+def test_what_if_rows_of_plain_customers_are_answered_as_streaming_rows() -> None:
+    """With one order a day and no refund, the seven inputs say all that the structural model asks."""
+    found, masked = (structural_only("MBG/NBD").predict(each) for each in (rows(), what_if(rows())))
+    one_a_day = rows()[:, FEATURE_NAMES.index("btyd_x")] == rows()[:, FEATURE_NAMES.index("frequency")]
+    assert one_a_day.mean() > 0.5
+    for name, column in found.items():
+        np.testing.assert_allclose(column[one_a_day], masked[name][one_a_day], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["MBG/NBD", "Pareto/NBD"])
+def test_a_row_has_the_same_bits_in_every_batch(name: str) -> None:
+    graph = build_graph(with_trees(name)).SerializeToString()
+    whole = run_graph(graph, rows())
+    for size in (1, 3, 64):
+        for start in range(0, 192, size):
+            part = run_graph_cached(graph, rows()[start : start + size])
+            for output, column in part.items():
+                assert column.tobytes() == whole[output][start : start + size].tobytes(), (output, size, start)
+
+
+@cache
+def _session(graph: bytes) -> object:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(graph, options)
+
+
+def run_graph_cached(graph: bytes, matrix: Floats) -> dict[str, Floats]:
+    session = _session(graph)
+    names = [output.name for output in session.get_outputs()]  # type: ignore[attr-defined]
+    found = session.run(names, {"features": np.ascontiguousarray(matrix)})  # type: ignore[attr-defined]
+    return {name: column.reshape(-1) for name, column in zip(names, found, strict=True)}
+
+
+def test_the_gate_refuses_a_graph_that_is_slightly_wrong() -> None:
+    model = structural_only("MBG/NBD")
+    slightly = replace(model, structural=replace(model.structural, orders_per_day=1.02 * 1.0002))
+    with pytest.raises(KnownProblem, match="expected_orders of row"):
+        check_parity(model, build_graph(slightly).SerializeToString(), rows())
+
+
+def test_the_gate_refuses_a_graph_whose_trees_lost_a_leaf() -> None:
+    model = with_trees("MBG/NBD")
+    graph = build_graph(model)
+    (ensemble, *_) = [node for node in graph.graph.node if node.op_type == "TreeEnsembleRegressor"]
+    (weights,) = [each for each in ensemble.attribute if each.name == "target_weights"]
+    weights.floats[0] += 1.0
+    with pytest.raises(KnownProblem, match="differs from the model"):
+        check_parity(model, graph.SerializeToString(), rows())
+
+
+def test_the_gate_refuses_nan() -> None:
+    model = structural_only("mean")
+    graph = build_graph(model)
+    for constant in graph.graph.initializer:
+        if numpy_helper.to_array(constant).reshape(-1)[:1] == model.structural.mean.over(90)[0]:  # type: ignore[union-attr]
+            constant.CopyFrom(numpy_helper.from_array(np.array([[np.nan]]), constant.name))
+    onnx.checker.check_model(graph)
+    with pytest.raises(KnownProblem, match="gives expected_value = nan"):
+        check_parity(model, graph.SerializeToString(), rows())

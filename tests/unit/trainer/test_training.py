@@ -1,0 +1,137 @@
+"""Training on small, odd and hopeless shops: it falls back and says so, and never looks behind the cutoff."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from domain.features import day_of
+from schemas.model_bundle import OUTPUT_NAMES
+from services.runtime.bundle import current_bundle
+from services.runtime.shutdown import KnownProblem
+from services.scorer.model import load_model
+from services.trainer.fitting import plan_windows
+from services.trainer.intervals import pinball
+from services.trainer.train import TrainedBundle, train
+from tests.unit.trainer.shops import FIRST_DAY, order, shop, table
+
+
+def trained(folder: Path, rows: list[dict[str, str]], days: int, horizon_days: int) -> TrainedBundle:
+    return train(table(rows), FIRST_DAY + timedelta(days=days), horizon_days, "USD", folder)
+
+
+def test_a_shop_where_nobody_comes_back_gets_the_mean(tmp_path: Path) -> None:
+    bundle = trained(tmp_path, shop(300, 200, repeats=False), 200, 90)
+    assert bundle.metadata["structural"]["name"] == "mean"
+    assert any("purchase model" in each for each in bundle.metadata["fallbacks"])
+    assert load_model(bundle.path, "USD").version == bundle.version
+
+
+def test_one_order_is_enough_for_a_bundle(tmp_path: Path) -> None:
+    bundle = trained(tmp_path, [order(1, "a", 0)], 1, 30)
+    assert bundle.metadata["holdout"] == {}
+    assert bundle.metadata["counts"] == {"customers": 1, "events": 1, "rejected": {}}
+    assert load_model(bundle.path, "USD").predict(np.full((1, len(bundle.metadata["feature_names"])), np.nan))
+
+
+def test_six_hundred_customers_fall_back_visibly(tmp_path: Path) -> None:
+    bundle = trained(tmp_path, shop(600, 200), 200, 60)
+    assert bundle.metadata["structural"]["name"] in ("BG/NBD", "MBG/NBD", "Pareto/NBD")
+    card = (bundle.path / "model_card.md").read_text()
+    for fallback in bundle.metadata["fallbacks"]:
+        assert fallback in card
+    metrics = bundle.metadata["holdout"]["metrics"]
+    assert metrics["model"]["rmse"] < metrics["past spend rate"]["rmse"]
+
+
+def test_enough_history_trains_the_trees_too(tmp_path: Path) -> None:
+    bundle = trained(tmp_path, shop(4000, 400), 400, 40)
+    choices = bundle.metadata["choices"]
+    assert set(choices["correction_losses_relative"]) == {"value", "orders", "p_active"}
+    assert choices["interval_losses_relative"]["0"] == 1.0
+    assert load_model(bundle.path, "USD").version == bundle.version
+
+
+def test_nothing_from_the_cutoff_on_reaches_the_bundle(tmp_path: Path) -> None:
+    rows = shop(300, 200)
+    future = [order(f"f{day}", "c00000", day, "500.00") for day in range(150, 190)] + [order("z", "c1", 199, "0.00")]
+    first, second = (trained(tmp_path / str(n), rows + extra, 150, 60) for n, extra in enumerate(([], future)))
+    assert first.version == second.version
+    assert first.metadata == second.metadata
+
+
+def test_the_same_rows_in_another_order_give_the_same_version(tmp_path: Path) -> None:
+    rows = shop(300, 150)
+    versions = {trained(tmp_path / str(n), each, 150, 60).version for n, each in enumerate((rows, rows[::-1]))}
+    assert len(versions) == 1
+
+
+def test_another_horizon_is_another_version(tmp_path: Path) -> None:
+    rows = shop(300, 150)
+    a, b = (trained(tmp_path, rows, 150, horizon) for horizon in (30, 31))
+    assert a.version != b.version
+    assert current_bundle(tmp_path) == b.path
+    assert {path.name for path in tmp_path.iterdir()} == {a.version, b.version, "current"}
+
+
+def test_rejected_rows_are_counted_by_reason(tmp_path: Path) -> None:
+    bundle = trained(
+        tmp_path, [*shop(50, 100), order("x", "c", 5, "-1"), order("y", "", 5), order("z", "c", 5, "a")], 100, 30
+    )
+    assert bundle.metadata["counts"]["rejected"] == {
+        "empty_customer_id": 1,
+        "invalid_amount": 1,
+        "non_positive_amount": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"days": 0}, "no valid row before"),
+        ({"horizon_days": 0}, "horizon must be"),
+        ({"currency": "XYZ"}, "no currency"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_clear_line(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    asked: dict[str, Any] = {"days": 50, "horizon_days": 30, "currency": "USD"} | change
+    with pytest.raises(KnownProblem, match=says) as problem:
+        train(
+            table(shop(20, 50)),
+            FIRST_DAY + timedelta(days=asked["days"]),
+            asked["horizon_days"],
+            asked["currency"],
+            tmp_path,
+        )
+    assert "\n" not in str(problem.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_says_what_the_scorer_and_the_sink_need(tmp_path: Path) -> None:
+    metadata = trained(tmp_path, shop(300, 200), 200, 60).metadata
+    assert [output["name"] for output in metadata["outputs"]] == list(OUTPUT_NAMES)
+    assert len(metadata["value_quantiles"]) == 101
+    assert metadata["value_quantiles"] == sorted(metadata["value_quantiles"])
+    assert metadata["segment_thresholds"] == [metadata["value_quantiles"][place] for place in (25, 50, 75)]
+    assert set(metadata["reference"]) == set(metadata["feature_names"])
+
+
+@pytest.mark.parametrize(("period", "horizon"), [(10, 5), (34, 30), (35, 30), (273, 273), (365, 90), (2000, 30)])
+def test_windows_end_before_the_later_one_begins(period: int, horizon: int) -> None:
+    first, cutoff = day_of(FIRST_DAY), day_of(FIRST_DAY) + period
+    plan = plan_windows(first, cutoff, horizon)
+    assert plan.days <= horizon
+    if plan.later is None:
+        assert plan.fitted == ()
+        return
+    assert plan.later + plan.days == cutoff
+    assert all(first < origin and origin + plan.days <= plan.later for origin in plan.fitted)
+
+
+def test_pinball_loss_is_least_at_the_quantiles() -> None:
+    values = np.random.default_rng(0).gamma(2.0, 10.0, 5000)
+    true = np.quantile(values, [0.1, 0.5, 0.9])
+    losses = [pinball(values, np.tile(true * factor, (len(values), 1))) for factor in (0.8, 1.0, 1.2)]
+    assert losses[1] == min(losses)
