@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from domain.customer import Event, fold
+from domain.customer import Event, fold, has_ordered
 from domain.features import FEATURE_NAMES, INPUT_NAMES, day_of, features
 from domain.segments import STRATEGY, Segment, Thresholds, classify
 from schemas.currencies import minor_per_major
@@ -55,7 +55,7 @@ def compare(events: Mapping[str, list[Event]], documents: Iterable[dict[str, Any
             _compare_chunk(chunk, events, model, outcome)
             chunk = []
     _compare_chunk(chunk, events, model, outcome)
-    outcome.missing = sorted(customer for customer in unseen if fold(events[customer]).orders)
+    outcome.missing = sorted(customer for customer in unseen if has_ordered(fold(events[customer])))
     outcome.mismatches += len(outcome.missing)
     return outcome
 

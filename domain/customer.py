@@ -1,11 +1,12 @@
 """One customer's state: the orders themselves, kept so that the order and number of deliveries cannot matter.
 
 Placing, refunding and cancelling are set unions keyed by id: they commute and repeat harmlessly. What a customer is
-worth is never stored; it is derived from the sets by `purchases`, as of a day. Pure: no clock, no IO.
+worth is never stored; it is derived from the sets by domain.purchases, as of a day. Pure: no clock, no IO.
 """
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from struct import Struct
 
 import msgspec
 
@@ -50,36 +51,41 @@ class ProfileUpdated(msgspec.Struct, frozen=True, gc=False):
 Event = OrderPlaced | OrderRefunded | OrderCancelled | ProfileUpdated
 
 
-class Order(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    at_ms: int
-    minor: int
-
-
-class Refund(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    order: int
-    """Key of the order it belongs to; 0 for none."""
-    at_ms: int
-    minor: int
-
-
 class DayTotal(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Orders of one day that are no longer kept one by one."""
+
     orders: int
     gross_minor: int
     net_minor: int
 
 
 class Profile(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is known of the person, as of an instant."""
+
     at_ms: int
     birth_year: int | None
 
 
-class CustomerState(msgspec.Struct, array_like=True):
-    """All that is known of one customer. Keys are 64-bit hashes of ids (see `id_key`)."""
+ORDER = Struct("<8sqq")
+"""key, at_ms, minor"""
+REFUND = Struct("<8s8sqq")
+"""key, key of the order (NO_ORDER for none), at_ms, minor"""
+CANCELLATION = Struct("<8sq")
+"""key of the order, at_ms of the earliest cancellation"""
+NO_ORDER = bytes(8)
 
-    orders: dict[int, Order] = {}
-    refunds: dict[int, Refund] = {}
-    cancelled: dict[int, int] = {}
-    """Order key → epoch ms of the earliest cancellation."""
+
+class CustomerState(msgspec.Struct, array_like=True):
+    """All that is known of one customer.
+
+    Orders, refunds and cancellations are packed records, one after the other: a state is read, written and copied as
+    a few byte strings, and domain.purchases reads the records of thousands of customers as one array. Records stand
+    in the order of their arrival, which means nothing: compare states by `canonical`.
+    """
+
+    orders: bytes = b""
+    refunds: bytes = b""
+    cancelled: bytes = b""
     profile: Profile | None = None
     folded: dict[int, DayTotal] = {}
     """Day → totals of orders that are no longer kept one by one."""
@@ -87,18 +93,10 @@ class CustomerState(msgspec.Struct, array_like=True):
     """Orders of this day or before live in `folded`."""
 
 
-class Purchase(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One order (or one folded day) that counts: `orders` of them on `day`, gross and net of refunds, minor units."""
-
-    day: int
-    orders: int
-    gross_minor: int
-    net_minor: int
-
-
-def id_key(identifier: str) -> int:
-    """A stable 64-bit key of an id, never 0. Two ids of one customer collide with probability below 1e-13."""
-    return int.from_bytes(blake2b(identifier.encode(), digest_size=8).digest(), "big") or 1
+def id_key(identifier: str) -> bytes:
+    """A stable 8-byte key of an id, never NO_ORDER. Two ids of one customer collide with probability below 1e-13."""
+    key = blake2b(identifier.encode(), digest_size=8).digest()
+    return key if key != NO_ORDER else b"\x01" + key[1:]
 
 
 def apply(state: CustomerState, event: Event) -> None:
@@ -113,10 +111,7 @@ def apply(state: CustomerState, event: Event) -> None:
         case OrderRefunded():
             _refund(state, event)
         case OrderCancelled():
-            key = id_key(event.order_id)
-            known = state.cancelled.get(key)
-            if known is None or event.occurred_at_ms < known:
-                state.cancelled[key] = event.occurred_at_ms
+            _cancel(state, event)
         case ProfileUpdated():
             update = Profile(event.occurred_at_ms, event.birth_year)
             if state.profile is None or _profile_rank(update) > _profile_rank(state.profile):
@@ -144,23 +139,48 @@ def _place(state: CustomerState, event: OrderPlaced) -> None:
         _add_to_day(state, day, minor, minor)
         return
     key = id_key(event.order_id)
-    known = state.orders.get(key)
-    if known is None or (at_ms, minor) > (known.at_ms, known.minor):
-        state.orders[key] = Order(at_ms, minor)
-        if len(state.orders) > ORDERS_KEPT and len(state.orders) % FOLD_STEP == 1 and known is None:
+    at = _find(state.orders, key, ORDER.size)
+    if at < 0:
+        state.orders += ORDER.pack(key, at_ms, minor)
+        count = len(state.orders) // ORDER.size
+        if count > ORDERS_KEPT and count % FOLD_STEP == 1:
             _fold_oldest(state)
+    elif (at_ms, minor) > ORDER.unpack_from(state.orders, at)[1:]:
+        state.orders = _replaced(state.orders, at, ORDER.pack(key, at_ms, minor))
 
 
 def _refund(state: CustomerState, event: OrderRefunded) -> None:
     key = id_key(event.refund_id)
-    refund = Refund(id_key(event.order_id) if event.order_id else 0, event.occurred_at_ms, event.amount_minor)
-    known = state.refunds.get(key)
-    if known is None or _refund_rank(refund) > _refund_rank(known):
-        state.refunds[key] = refund
+    order = id_key(event.order_id) if event.order_id else NO_ORDER
+    record = REFUND.pack(key, order, event.occurred_at_ms, event.amount_minor)
+    at = _find(state.refunds, key, REFUND.size)
+    if at < 0:
+        state.refunds += record
+    else:
+        _, known_order, known_ms, known_minor = REFUND.unpack_from(state.refunds, at)
+        if (event.occurred_at_ms, event.amount_minor, order) > (known_ms, known_minor, known_order):
+            state.refunds = _replaced(state.refunds, at, record)
 
 
-def _refund_rank(refund: Refund) -> tuple[int, int, int]:
-    return refund.at_ms, refund.minor, refund.order
+def _cancel(state: CustomerState, event: OrderCancelled) -> None:
+    record = CANCELLATION.pack(key := id_key(event.order_id), event.occurred_at_ms)
+    at = _find(state.cancelled, key, CANCELLATION.size)
+    if at < 0:
+        state.cancelled += record
+    elif event.occurred_at_ms < CANCELLATION.unpack_from(state.cancelled, at)[1]:
+        state.cancelled = _replaced(state.cancelled, at, record)
+
+
+def _find(records: bytes, key: bytes, size: int) -> int:
+    """Where the record with this key begins, or -1."""
+    at = records.find(key)
+    while at > 0 and at % size:  # the same bytes by chance, across fields
+        at = records.find(key, at + 1)
+    return at
+
+
+def _replaced(records: bytes, at: int, record: bytes) -> bytes:
+    return records[:at] + record + records[at + len(record) :]
 
 
 def _fold_oldest(state: CustomerState) -> None:
@@ -168,26 +188,30 @@ def _fold_oldest(state: CustomerState) -> None:
 
     The newest day, where repeats are likeliest, stays unless it alone is several times the bound.
     """
-    by_day: dict[int, list[int]] = {}
-    for key, order in state.orders.items():
-        by_day.setdefault(order.at_ms // DAY_MS, []).append(key)
-    newest_day = max(by_day)
-    surplus = len(state.orders) - (ORDERS_KEPT - FOLD_STEP)
-    refunds_of = _refunds_by_order(state)
+    orders = {key: (at_ms, minor) for key, at_ms, minor in ORDER.iter_unpack(state.orders)}
+    cancelled = dict(CANCELLATION.iter_unpack(state.cancelled))
+    refunds = list(REFUND.iter_unpack(state.refunds))
+    by_day: dict[int, list[bytes]] = {}
+    for key, (at_ms, _) in orders.items():
+        by_day.setdefault(at_ms // DAY_MS, []).append(key)
+    back: dict[bytes, int] = {}
+    for _, order, _, minor in refunds:
+        back[order] = back.get(order, 0) + minor
+    newest_day, surplus, kept = max(by_day), len(orders) - (ORDERS_KEPT - FOLD_STEP), len(orders)
     for day in sorted(by_day):
-        if surplus <= 0 or (day == newest_day and len(state.orders) <= 4 * ORDERS_KEPT):
+        if surplus <= 0 or (day == newest_day and kept <= 4 * ORDERS_KEPT):
             break
         for key in by_day[day]:
-            order = state.orders.pop(key)
-            refunds = refunds_of.get(key, [])
-            cancelled_ms = state.cancelled.pop(key, None)
-            for refund_key, _ in refunds:
-                del state.refunds[refund_key]
-            if cancelled_ms is None:
-                back = min(order.minor, sum(refund.minor for _, refund in refunds))
-                _add_to_day(state, day, order.minor, order.minor - back)
-            surplus -= 1
+            _, minor = orders.pop(key)
+            if cancelled.pop(key, None) is None:
+                _add_to_day(state, day, minor, minor - min(minor, back.get(key, 0)))
+        surplus -= len(by_day[day])
+        kept -= len(by_day[day])
         state.folded_through_day = day
+    folded_keys = {key for keys in by_day.values() for key in keys} - orders.keys()
+    state.orders = b"".join(ORDER.pack(key, *rest) for key, rest in orders.items())
+    state.cancelled = b"".join(CANCELLATION.pack(*item) for item in cancelled.items())
+    state.refunds = b"".join(REFUND.pack(*refund) for refund in refunds if refund[1] not in folded_keys)
 
 
 def _add_to_day(state: CustomerState, day: int, gross_minor: int, net_minor: int) -> None:
@@ -195,82 +219,20 @@ def _add_to_day(state: CustomerState, day: int, gross_minor: int, net_minor: int
     state.folded[day] = DayTotal(total.orders + 1, total.gross_minor + gross_minor, total.net_minor + net_minor)
 
 
-def _refunds_by_order(state: CustomerState) -> dict[int, list[tuple[int, Refund]]]:
-    grouped: dict[int, list[tuple[int, Refund]]] = {}
-    for key, refund in state.refunds.items():
-        grouped.setdefault(refund.order, []).append((key, refund))
-    return grouped
+def has_ordered(state: CustomerState) -> bool:
+    """Whether any order is known, cancelled or not: without one there is nothing to predict from."""
+    return bool(state.orders or state.folded)
 
 
-class PurchaseColumns(msgspec.Struct):
-    """Purchases of many customers as four columns of equal length; far cheaper to sum than a record each."""
+def canonical(state: CustomerState) -> CustomerState:
+    """The same state with its records in order of their keys: equal for equal sets of events."""
 
-    day: list[int] = []
-    orders: list[int] = []
-    gross_minor: list[int] = []
-    net_minor: list[int] = []
+    def ordered(records: bytes, size: int) -> bytes:
+        return b"".join(sorted(records[at : at + size] for at in range(0, len(records), size)))
 
-    def add(self, state: CustomerState, as_of_day: int) -> int:
-        """Append the orders that count as of the end of `as_of_day` (days since 1970, UTC), unsorted; how many rows.
-
-        A refund lowers the order it names, down to nothing and never below, once its own day has come. A refund of an
-        order that has not arrived waits. A cancelled order is gone from the day of its cancellation on.
-        """
-        before = len(self.day)
-        end_ms = (as_of_day + 1) * DAY_MS
-        if state.refunds or state.cancelled or state.folded:
-            self._add_changed(state, as_of_day, end_ms)
-        else:
-            orders = [order for order in state.orders.values() if order.at_ms < end_ms]
-            amounts = [order.minor for order in orders]
-            self.day += [order.at_ms // DAY_MS for order in orders]
-            self.orders += [1] * len(orders)
-            self.gross_minor += amounts
-            self.net_minor += amounts
-        return len(self.day) - before
-
-    def _add_changed(self, state: CustomerState, as_of_day: int, end_ms: int) -> None:
-        folded = [(day, total) for day, total in state.folded.items() if day <= as_of_day]
-        self.day += [day for day, _ in folded]
-        self.orders += [total.orders for _, total in folded]
-        self.gross_minor += [total.gross_minor for _, total in folded]
-        self.net_minor += [total.net_minor for _, total in folded]
-        back: dict[int, int] = {}
-        for refund in state.refunds.values():
-            if refund.at_ms < end_ms:
-                back[refund.order] = back.get(refund.order, 0) + refund.minor
-        gone = state.cancelled
-        live = [(k, o) for k, o in state.orders.items() if o.at_ms < end_ms and gone.get(k, end_ms) >= end_ms]
-        self.day += [order.at_ms // DAY_MS for _, order in live]
-        self.orders += [1] * len(live)
-        self.gross_minor += [order.minor for _, order in live]
-        self.net_minor += [
-            order.minor - min(order.minor, back[key]) if key in back else order.minor for key, order in live
-        ]
-
-
-def purchases(state: CustomerState, as_of_day: int) -> list[Purchase]:
-    """The orders of one customer that count as of the end of `as_of_day`, unsorted; see PurchaseColumns.add."""
-    columns = PurchaseColumns()
-    columns.add(state, as_of_day)
-    rows = zip(columns.day, columns.orders, columns.gross_minor, columns.net_minor, strict=True)
-    return [Purchase(*row) for row in rows]
-
-
-def unassigned_refunds(state: CustomerState, as_of_day: int) -> list[tuple[int, int]]:
-    """(day, minor units) of refunds that name no order, and so count against the customer on their own day."""
-    end_ms = (as_of_day + 1) * DAY_MS
-    return [
-        (refund.at_ms // DAY_MS, refund.minor)
-        for refund in state.refunds.values()
-        if refund.order == 0 and refund.at_ms < end_ms
-    ]
-
-
-def last_event_day(state: CustomerState) -> int | None:
-    """The latest day anything was recorded for, or None for an empty state."""
-    times = [order.at_ms for order in state.orders.values()]
-    times += [refund.at_ms for refund in state.refunds.values()]
-    times += state.cancelled.values()
-    days = [at_ms // DAY_MS for at_ms in times] + list(state.folded)
-    return max(days, default=None)
+    return msgspec.structs.replace(
+        state,
+        orders=ordered(state.orders, ORDER.size),
+        refunds=ordered(state.refunds, REFUND.size),
+        cancelled=ordered(state.cancelled, CANCELLATION.size),
+    )

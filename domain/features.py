@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.customer import CustomerState, PurchaseColumns, unassigned_refunds
+from domain.customer import CustomerState
+from domain.purchases import LooseRefunds, Purchases, purchases
 from domain.rfm_scores import Quintiles, rfm_cell, score_high_is_good, score_low_is_good
 
 Floats = NDArray[np.float64]
@@ -167,25 +168,11 @@ def features(
     """
     count = len(states)
     as_of = np.asarray(as_of_days, dtype=np.int64)
-    columns = PurchaseColumns()
-    rows_of = [columns.add(state, day) for state, day in zip(states, as_of_days, strict=True)]
-    loose_minor = np.zeros(count, dtype=np.int64)
-    loose: list[tuple[int, int, int]] = []
-    for row, (state, day) in enumerate(zip(states, as_of_days, strict=True)):
-        if state.refunds:
-            for refund_day, minor in unassigned_refunds(state, day):
-                loose.append((row, refund_day, minor))
-                loose_minor[row] += minor
-    owner = np.repeat(np.arange(count), rows_of)
-    day_ = np.array(columns.day, dtype=np.int64)
-    n = np.array(columns.orders, dtype=np.int64)
-    gross = np.array(columns.gross_minor, dtype=np.int64)
-    net = np.array(columns.net_minor, dtype=np.int64)
-    # By value too: equal multisets must give equal sums of floats, whatever order they arrived in.
-    order = np.lexsort((net, gross, day_, owner))
-    owner, day_, n, gross, net = owner[order], day_[order], n[order], gross[order], net[order]
+    found, loose = purchases(states, as_of_days)
+    owner, day_, gross, net = found.owner, found.day, found.gross, found.net
+    loose_minor = _sum_by(loose.owner, loose.minor, count)
 
-    orders = _sum_by(owner, n, count)
+    orders = _sum_by(owner, found.orders, count)
     gross_sum, net_sum = _sum_by(owner, gross, count), _sum_by(owner, net, count) - loose_minor
     some = orders > 0
     first_row = np.searchsorted(owner, np.arange(count))
@@ -204,26 +191,14 @@ def features(
     monetary = np.where(some, net_sum / unit, np.nan)
     engineered = engineer(inputs, quintiles, monetary)
 
-    purchases_ = _Purchases(owner, day_, n, gross, net)
-    loose_array = np.array(loose, dtype=np.int64).reshape(-1, 3)
     extras = np.column_stack(
         [
-            *_windows(purchases_, loose_array, as_of, some, unit),
-            *_order_values(purchases_, last_day, orders, gross_sum, some, unit),
-            *_gaps_and_btyd(purchases_, some, first_day, last_day, as_of, gross_sum, net_sum, unit),
+            *_windows(found, loose, as_of, some, unit),
+            *_order_values(found, last_day, orders, gross_sum, some, unit),
+            *_gaps_and_btyd(found, some, first_day, last_day, as_of, gross_sum, net_sum, unit),
         ]
     )
     return FeatureRows(inputs, np.column_stack([engineered, extras]))
-
-
-class _Purchases(NamedTuple):
-    """Purchases of all customers, sorted by owner (row of the batch), then day."""
-
-    owner: Ints
-    day: Ints
-    n: Ints
-    gross: Ints
-    net: Ints
 
 
 def _sum_by(owner: Ints, values: Ints, count: int) -> Ints:
@@ -245,40 +220,49 @@ def _ages(states: Sequence[CustomerState], as_of: Ints) -> Floats:
     return np.asarray(years - np.array(births, dtype=np.float64), dtype=np.float64)
 
 
-def _windows(p: _Purchases, loose: Ints, as_of: Ints, some: NDArray[np.bool_], unit: float) -> list[Floats]:
+def _windows(p: Purchases, loose: LooseRefunds, as_of: Ints, some: NDArray[np.bool_], unit: float) -> list[Floats]:
     age = as_of[p.owner] - p.day
-    loose_age = as_of[loose[:, 0]] - loose[:, 1]
+    loose_age = as_of[loose.owner] - loose.day
     counts, spends = [], []
     for window in WINDOWS_DAYS:
         inside, loose_inside = age < window, loose_age < window
-        counts.append(np.where(some, _sum_by(p.owner[inside], p.n[inside], len(some)), np.nan))
+        counts.append(np.where(some, _sum_by(p.owner[inside], p.orders[inside], len(some)), np.nan))
         net = _sum_by(p.owner[inside], p.net[inside], len(some))
-        net -= _sum_by(loose[loose_inside, 0], loose[loose_inside, 2], len(some))
+        net -= _sum_by(loose.owner[loose_inside], loose.minor[loose_inside], len(some))
         spends.append(np.where(some, net / unit, np.nan))
     return counts + spends
 
 
 def _order_values(
-    p: _Purchases, last_day: Ints, orders: Ints, gross_sum: Ints, some: NDArray[np.bool_], unit: float
+    p: Purchases, last_day: Ints, orders: Ints, gross_sum: Ints, some: NDArray[np.bool_], unit: float
 ) -> list[Floats]:
     count = len(some)
     largest = np.zeros(count, dtype=np.int64)
-    np.maximum.at(largest, p.owner, p.gross // p.n)
+    np.maximum.at(largest, p.owner, p.gross // p.orders)
     on_last = p.day == last_day[p.owner]
     with np.errstate(divide="ignore", invalid="ignore"):
-        last = _sum_by(p.owner[on_last], p.gross[on_last], count) / _sum_by(p.owner[on_last], p.n[on_last], count)
+        last = _sum_by(p.owner[on_last], p.gross[on_last], count) / _sum_by(p.owner[on_last], p.orders[on_last], count)
         # Around each customer's own whole mean, which is off by less than a minor unit: the squares stay small.
         centre = np.where(some, gross_sum // np.maximum(orders, 1), 0)
-        deviation = p.gross // p.n - centre[p.owner]
-        mean = _sum_by(p.owner, deviation * p.n, count) / orders
-        squares = np.zeros(count)
-        np.add.at(squares, p.owner, deviation.astype(np.float64) ** 2 * p.n)
+        deviation = p.gross // p.orders - centre[p.owner]
+        mean = _sum_by(p.owner, deviation * p.orders, count) / orders
+        squares = _sum_of_squares(p.owner, deviation, p.orders, count)
         std = np.sqrt(np.maximum(squares / orders - mean * mean, 0.0)) / unit
     return [np.where(some, largest / unit, np.nan), np.where(some, last / unit, np.nan), np.where(some, std, np.nan)]
 
 
+def _sum_of_squares(owner: Ints, values: Ints, weights: Ints, count: int) -> Floats:
+    """Weighted sums of squares by owner. The halves of each value are squared as integers, exactly, and added up before
+    any rounding: a sum of floats would depend on the order of its parts."""
+    size = np.abs(values)
+    high, low = size >> 22, size & (2**22 - 1)  # amounts are below 2^44, so each product is too
+    parts = (high * high, high * low, low * low)
+    squared = [_sum_by(owner, part * weights, count).astype(np.float64) for part in parts]
+    return squared[0] * 2.0**44 + squared[1] * 2.0**23 + squared[2]
+
+
 def _gaps_and_btyd(
-    p: _Purchases,
+    p: Purchases,
     some: NDArray[np.bool_],
     first_day: Ints,
     last_day: Ints,

@@ -4,18 +4,12 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from domain.customer import CustomerState
 from domain.features import INPUT_NAMES, date_of, features
 from domain.rfm_scores import Quintiles
 from schemas.customer_features import FeaturesToSend, FeatureValues, InputValues, encode_features, feature_version
 from services.features.rows import Row
 
 _RECENCY = INPUT_NAMES.index("days_since_last_purchase")
-
-
-def has_ordered(state: CustomerState) -> bool:
-    """Whether there is anything to predict from. A customer whose orders are all cancelled has still ordered."""
-    return bool(state.orders or state.folded)
 
 
 def feature_messages(

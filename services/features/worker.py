@@ -13,13 +13,13 @@ import faust
 from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
-from domain.customer import DAY_MS
+from domain.customer import DAY_MS, has_ordered
 from domain.features import date_of
 from schemas.currencies import minor_per_major
 from schemas.dead_letters import DeadLetter, Origin
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG, ORDERS, topic
 from services.features.chunks import ChunkConsumer, ChunkTransport, PassThrough
-from services.features.emit import feature_messages, has_ordered
+from services.features.emit import feature_messages
 from services.features.fold import Folded, fold_chunk, keys_of
 from services.features.refresh import SLICE_CUSTOMERS_MAX, advance_sweep, begin_sweep, customers_due
 from services.features.rows import PROGRESS_KEY, Progress, Row, decode_progress, decode_row, encode, new_progress

@@ -150,7 +150,7 @@ class Store:
         return Result(refused, 0)
 
     async def _put_customers(self, writes: Sequence[Write]) -> Result:
-        """Several writes at once: each customer is in one of them only, and MongoDB works on one write with one core."""
+        """Several writes at once: each customer is in one of them only, and MongoDB gives a write one core."""
         chunks = [writes[first : first + self._bulk] for first in range(0, len(writes), self._bulk)]
         turns = asyncio.Semaphore(_WRITES_AT_ONCE)
 

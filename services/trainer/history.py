@@ -9,8 +9,9 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.customer import DAY_MS, CustomerState, apply, purchases
+from domain.customer import DAY_MS, CustomerState, apply
 from domain.features import ENGINEERED, FEATURE_NAMES, INPUT_NAMES, FeatureRows, engineer, features
+from domain.purchases import purchases
 from domain.rfm_scores import Quintiles, fit_quintiles, score_high_is_good
 from services.trainer.judged_rows import JudgedRows
 
@@ -171,13 +172,11 @@ class History:
 
 
 def _targets(states: Sequence[CustomerState], origin: int, end: int, minor_per_major: int) -> Targets:
-    orders, minor = np.zeros(len(states)), np.zeros(len(states), dtype=np.int64)
-    for row, state in enumerate(states):
-        for purchase in purchases(state, end - 1):
-            if purchase.day >= origin:
-                orders[row] += purchase.orders
-                minor[row] += purchase.net_minor
-        for refund in state.refunds.values():
-            if refund.order == 0 and origin <= refund.at_ms // DAY_MS < end:
-                minor[row] -= refund.minor
-    return Targets(orders, minor / minor_per_major)
+    found, loose = purchases(states, [end - 1] * len(states))
+    orders, minor = np.zeros(len(states), dtype=np.int64), np.zeros(len(states), dtype=np.int64)
+    inside = found.day >= origin
+    np.add.at(orders, found.owner[inside], found.orders[inside])
+    np.add.at(minor, found.owner[inside], found.net[inside])
+    inside = loose.day >= origin
+    np.subtract.at(minor, loose.owner[inside], loose.minor[inside])
+    return Targets(orders.astype(np.float64), minor / minor_per_major)

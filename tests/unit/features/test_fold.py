@@ -5,7 +5,7 @@ from typing import NamedTuple
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from domain.customer import DAY_MS, OrderPlaced, fold
+from domain.customer import DAY_MS, ORDER, OrderPlaced, fold
 from schemas.dead_letters import Reason
 from schemas.orders import Erased, Placed, encode_order
 from services.features.fold import fold_chunk, keys_of
@@ -37,14 +37,14 @@ def test_a_record_at_or_below_the_guard_changes_nothing_but_is_emitted_again():
     again = fold_chunk([order("c", "other", offset=3)], {b"c": known}, 0, 0)
     assert again.replayed == 1
     assert list(again.touched) == [b"c"]
-    assert (known.events_applied, len(known.state.orders)) == (1, 1)
+    assert (known.events_applied, len(known.state.orders)) == (1, ORDER.size)
 
 
 def test_a_guard_of_an_older_incarnation_of_the_topic_does_not_hold():
     known = fold_chunk([order("c", "a", offset=30)], {}, 0, 0).touched[b"c"].row
     folded = fold_chunk([order("c", "b", offset=2)], {b"c": known}, 1, 0)
     assert folded.replayed == 0
-    assert (known.offset, known.incarnation, len(known.state.orders)) == (2, 1, 2)
+    assert (known.offset, known.incarnation, len(known.state.orders)) == (2, 1, 2 * ORDER.size)
 
 
 @settings(max_examples=100, deadline=None)
