@@ -7,6 +7,7 @@ than skip when it cannot go on.
 
 import asyncio
 import time
+from collections import defaultdict
 from typing import Any
 
 import faust
@@ -49,7 +50,10 @@ class FeatureWorker:
         self.bundle: BundleHead = read_head(current_bundle(settings.models_dir))
         self.failure: BaseException | None = None
         self.failed = asyncio.Event()
-        self._in_hand = asyncio.Lock()  # a chunk and a refresh slice must not interleave in the output
+        # By partition: a chunk and a refresh slice, or two chunks, must not interleave in the output. Partitions do:
+        # while one waits for Kafka's acknowledgement, another is folded.
+        self._in_hand: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._chunks: dict[int, asyncio.Task[None]] = {}
         self._progress: dict[int, Progress] = {}
         self._customers: dict[int, int] = {}
         self._asked: set[int] = set()  # partitions whose running sweep was asked for: it goes as fast as it can
@@ -128,8 +132,7 @@ class FeatureWorker:
         finally:
             for task in tasks:
                 task.cancel()
-            async with self._in_hand:
-                pass  # the chunk in hand is finished before the offsets are committed a last time
+            await self._chunks_done()  # before the offsets are committed a last time
             await self.app.stop()
             await self._producer.stop()
             for task in ending:
@@ -160,10 +163,14 @@ class FeatureWorker:
         self.failed.set()
 
     async def _let_go(self, *_: Any, **__: Any) -> None:
-        """Before partitions are given away: let the chunk in hand come to its end."""
-        async with self._in_hand:
-            self._progress.clear()
-            self._customers.clear()
+        """Before partitions are given away: let the chunks in hand come to their end."""
+        await self._chunks_done()
+        self._progress.clear()
+        self._customers.clear()
+
+    async def _chunks_done(self) -> None:
+        if self._chunks:
+            await asyncio.wait(self._chunks.values())
 
     async def _follow_bundle(self) -> None:
         while True:
@@ -181,13 +188,19 @@ class FeatureWorker:
 
     async def _fold_chunks(self, stream: Any) -> None:
         async for event in stream.events():
-            if self.failure is not None:
-                continue  # nothing is marked processed any more: it all comes again after the restart
-            try:
-                async with self._in_hand:
-                    await self._fold_one(event.message)
-            except Exception as error:  # noqa: BLE001 - Faust would acknowledge and skip the chunk
-                self._fail(error)
+            partition = event.message.partition
+            if (before := self._chunks.get(partition)) is not None:
+                await before
+            self._chunks[partition] = asyncio.create_task(self._fold_guarded(event.message))
+
+    async def _fold_guarded(self, message: Any) -> None:
+        if self.failure is not None:
+            return  # nothing is marked processed any more: it all comes again after the restart
+        try:
+            async with self._in_hand[message.partition]:
+                await self._fold_one(message)
+        except Exception as error:  # noqa: BLE001 - Faust would acknowledge and skip the chunk
+            self._fail(error)
 
     async def _fold_one(self, message: Any) -> None:
         consumer: ChunkConsumer = self.app.consumer
@@ -263,8 +276,11 @@ class FeatureWorker:
         """Send changelog rows, features and dead letters; once all are acknowledged, the changelog offset reached."""
         now_ms = int(time.time() * 1000)
         rows: list[Item] = [(key, row, now_ms, []) for key, row in rows_to_keep]
-        changelog = await send_batches(self._producer, CUSTOMER_STATE_CHANGELOG, partition, rows)
-        acks = await send_batches(self._producer, CUSTOMER_FEATURES, partition, self._features_of(folded, progress))
+        features = self._features_of(folded, progress)
+        changelog, acks = await asyncio.gather(
+            send_batches(self._producer, CUSTOMER_STATE_CHANGELOG, partition, rows),
+            send_batches(self._producer, CUSTOMER_FEATURES, partition, features),
+        )
         for record, reason, detail in folded.rejected:
             letter = DeadLetter(
                 reason=reason,
@@ -319,17 +335,17 @@ class FeatureWorker:
 
         Returns the partitions. Raises ValueError if the day lies before what a partition has already seen.
         """
-        async with self._in_hand:
-            partitions = self.partitions()
-            for partition in partitions:
+        partitions = self.partitions()
+        for partition in partitions:
+            seen = self._progress_of(partition).watermark_ms // DAY_MS
+            if as_of_day is not None and as_of_day < seen:
+                raise ValueError(f"partition {partition} has seen {date_of(seen)}: as_of must not lie before it")
+        self._asked_as_of_day = as_of_day
+        for partition in partitions:
+            async with self._in_hand[partition]:
                 progress = self._progress_of(partition)
-                seen = progress.watermark_ms // DAY_MS
-                if as_of_day is not None and as_of_day < seen:
-                    raise ValueError(f"partition {partition} has seen {date_of(seen)}: as_of must not lie before it")
-            for partition in partitions:
-                begin_sweep(self._progress[partition], self._clock_ms(self._progress[partition]))
-            self._asked_as_of_day = as_of_day
-            self._asked = set(partitions)
+                begin_sweep(progress, self._clock_ms(progress))
+                self._asked.add(partition)
         return partitions
 
     def refreshing(self) -> dict[int, int]:
@@ -343,7 +359,7 @@ class FeatureWorker:
             await asyncio.sleep(0.001 if self._asked else SWEEP_TICK_SECONDS)
             try:
                 for partition in self.partitions():
-                    async with self._in_hand:
+                    async with self._in_hand[partition]:
                         await self._sweep_slice(partition)
             except Exception as error:  # noqa: BLE001 - ends the process
                 self._fail(error)

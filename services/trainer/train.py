@@ -172,6 +172,5 @@ def _reference(known: TrainingSet) -> dict[str, Any]:
         column = known.features[:, place]
         there = column[~np.isnan(column)]
         deciles = [float(each) for each in np.quantile(there, np.linspace(0, 1, 11))] if len(there) else []
-        # A name may stand twice in the vector: its columns are equal.
         found[name] = {"deciles": deciles, "missing_share": float(np.mean(np.isnan(column)))}
     return found

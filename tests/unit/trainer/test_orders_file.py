@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from domain.customer import OrderPlaced, OrderRefunded, fold, purchases
+from domain.customer import OrderPlaced, OrderRefunded, fold
+from domain.purchases import purchases
 from schemas.dead_letters import Reason
 from services.runtime.shutdown import KnownProblem
 from services.trainer.orders_file import (
@@ -118,8 +119,8 @@ def test_a_refund_without_an_order_counts_against_the_customer(tmp_path: Path) -
 def test_a_row_that_stands_twice_counts_once(tmp_path: Path) -> None:
     rows = "order,1,7,2024-01-05,10.00,USD,\n" * 2 + "refund,1,7,2024-01-06,4.00,USD,\n" * 2
     events, _ = domain_events(read_orders(csv_file(tmp_path, rows)), "USD")
-    (purchase,) = purchases(fold(events["7"]), 20_000)
-    assert (purchase.gross_minor, purchase.net_minor) == (1000, 600)
+    bought, _ = purchases([fold(events["7"])], [20_000])
+    assert (bought.gross.tolist(), bought.net.tolist()) == ([1000], [600])
 
 
 def test_each_kind_of_bad_row_is_counted_by_its_reason(tmp_path: Path) -> None:

@@ -77,9 +77,8 @@ def test_another_horizon_is_another_version(tmp_path: Path) -> None:
 
 
 def test_rejected_rows_are_counted_by_reason(tmp_path: Path) -> None:
-    bundle = trained(
-        tmp_path, [*shop(50, 100), order("x", "c", 5, "-1"), order("y", "", 5), order("z", "c", 5, "a")], 100, 30
-    )
+    broken = [order("x", "c", 5, "-1"), order("y", "", 5), order("z", "c", 5, "a")]
+    bundle = trained(tmp_path, shop(50, 100) + broken, 100, 30)
     assert bundle.metadata["counts"]["rejected"] == {
         "empty_customer_id": 1,
         "invalid_amount": 1,
