@@ -16,7 +16,7 @@ class PopulationSketch(msgspec.Struct, frozen=True, kw_only=True):
     model_version: Annotated[str, Meta(description="Model that made the values")]
     customers: Annotated[int, Meta(ge=0, description="Customers in the sketch")]
     made_at_ms: Annotated[int, Meta(description="When it was made, milliseconds since 1970, UTC")]
-    sketch: Annotated[bytes, Meta(description="Apache DataSketches KLL floats sketch, base64 in JSON")]
+    sketch: Annotated[bytes, Meta(description="Apache DataSketches KLL doubles sketch, base64 in JSON")]
 
 
 _encoder = msgspec.json.Encoder()
