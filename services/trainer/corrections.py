@@ -24,6 +24,8 @@ GAIN_MIN = 0.002
 """A weight must lower the loss of the later window by this share, or the structural model stands alone."""
 RATIO_MAX = 4.0
 """Largest factor that trees may ask for."""
+RATIO_MIN = 0.05
+"""Smallest one. Below, the graph's 32-bit sums of leaves, which nearly cancel there, would differ visibly."""
 TREES = 60
 BINS = 200
 """Values of a feature that trees tell apart; scikit-learn's own limit is 255."""
@@ -50,7 +52,7 @@ class Correction:
         """1 + weight × (ratio − 1), shape (n,)."""
         if self.trees is None or self.weight == 0:
             return np.ones(len(matrix))
-        ratio = np.clip(self.trees.predict(tree_features(matrix)), 0.0, RATIO_MAX)
+        ratio = np.clip(self.trees.predict(tree_features(matrix)), RATIO_MIN, RATIO_MAX)
         return np.asarray(1 + self.weight * (ratio - 1), dtype=np.float64)
 
 

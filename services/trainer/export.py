@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from domain.features import FEATURE_NAMES
 from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES
 from services.runtime.shutdown import KnownProblem
-from services.trainer.corrections import FEATURE_MAX, RATIO_MAX, Correction
+from services.trainer.corrections import FEATURE_MAX, RATIO_MAX, RATIO_MIN, Correction
 from services.trainer.graph import LANES, OPSET, OPSET_ML, GraphBuilder, Tensor
 from services.trainer.intervals import LEVELS, PROBABILITY_MIN, QUANTILE_RATIO_MAX, SPREAD_LEVELS, Intervals
 from services.trainer.structural_graph import structural_nodes
@@ -29,6 +29,9 @@ PARITY_ERROR_MAX = 1e-4
 PARITY_SCALE_MIN = {"expected_orders": 1e-6, "p_active": 1e-6}
 MONEY_SCALE_MIN = 1e-3
 """Outputs smaller than these are measured against these: a tenth of a cent is no difference."""
+QUANTILE_SCALE_SHARE = 0.01
+"""A quantile below this share of the row's expected value is measured against that: where it nearly vanishes, it is
+the small difference of 32-bit numbers of the size of the expected value."""
 
 
 def build_graph(model: ValueModel) -> onnx.ModelProto:
@@ -50,7 +53,7 @@ def build_graph(model: ValueModel) -> onnx.ModelProto:
 def _corrected(tree_rows: Tensor, expected: Tensor, correction: Correction) -> Tensor:
     if correction.trees is None or correction.weight == 0:
         return expected
-    ratio = _trees(tree_rows, correction.trees).maximum(0.0).minimum(RATIO_MAX)
+    ratio = _trees(tree_rows, correction.trees).maximum(RATIO_MIN).minimum(RATIO_MAX)
     return expected * (1.0 + correction.weight * (ratio - 1.0))
 
 
@@ -133,6 +136,8 @@ def check_parity(model: ValueModel, onnx_bytes: bytes, rows: Floats) -> Parity:
     for name in OUTPUT_NAMES:
         _check_bounds(name, found[name])
         scale = np.maximum(np.abs(original[name]), PARITY_SCALE_MIN.get(name, MONEY_SCALE_MIN))
+        if name.startswith("value_p"):
+            scale = np.maximum(scale, QUANTILE_SCALE_SHARE * original["expected_value"])
         errors = np.abs(found[name] - original[name]) / scale
         row = int(np.argmax(errors))
         worst = max(worst, float(errors[row]))
