@@ -17,7 +17,7 @@ def features(
     customers: Annotated[int, typer.Option(help="Customers with state.", min=1)] = 20_000,
     history_events: Annotated[int, typer.Option(help="Events folded before the clock starts.", min=1)] = 200_000,
     events: Annotated[int, typer.Option(help="Events that are timed.", min=1)] = 400_000,
-    chunk_records: Annotated[int, typer.Option(help="Most records of a chunk.", min=1)] = 5000,
+    chunk_records: Annotated[int, typer.Option(help="Most records of a chunk.", min=1)] = 10_000,
     json_file: JsonFile = None,
 ) -> None:
     """Order events a second through one feature worker on one core."""

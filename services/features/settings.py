@@ -17,7 +17,7 @@ class FeaturesSettings(CommonSettings):
     ] = Path("data/features")
     features_chunk_records: Annotated[
         int, Field(description="Most records of a partition folded as one chunk", ge=1, le=100_000)
-    ] = 5000
+    ] = 10_000
     features_clock: Annotated[
         Literal["wall", "event"],
         Field(description="What as_of follows: the wall clock (live), or each partition's latest event (replay)"),

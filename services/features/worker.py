@@ -37,6 +37,8 @@ log = logger(__name__)
 
 SERVICE = "features"
 GROUP = "clv-features"
+FETCH_BYTES_MAX = 8 << 20
+"""Of one partition: several chunks, so that the worker does not wait for a fetch after each."""
 BUNDLE_POLL_SECONDS = 5.0
 SWEEP_TICK_SECONDS = 0.5
 
@@ -78,11 +80,12 @@ class FeatureWorker:
             topic_allow_declare=False,
             topic_disable_leader=True,
             broker_max_poll_records=settings.features_chunk_records,
+            consumer_max_fetch_size=FETCH_BYTES_MAX,
             broker_commit_interval=settings.features_commit_seconds,
             broker_session_timeout=10.0,
             broker_heartbeat_interval=3.0,
             consumer_auto_offset_reset="earliest",
-            stream_buffer_maxsize=4,
+            stream_buffer_maxsize=8,
             stream_wait_empty=False,
             stream_recovery_delay=0.0,
             table_standby_replicas=0,
