@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from services.trainer.train import train
-
 from cli.publishing import Event as PublicEvent
 from deploy.local import binaries
 from domain.customer import DAY_MS, Event
@@ -14,6 +12,7 @@ from domain.features import date_of
 from services.runtime.bundle import POINTER
 from services.runtime.shutdown import KnownProblem
 from services.trainer.orders_file import OrdersTable, customer_events, domain_events, read_any, read_cdnow
+from services.trainer.train import train
 
 HORIZON_DAYS_MAX = 180
 Say = Callable[[str], None]

@@ -22,19 +22,24 @@ def _key(event: Event) -> bytes:
 
 
 async def publish(
-    bootstrap_servers: str, messages: Sequence[tuple[bytes, bytes]], done: Callable[[int], None] = lambda _: None
+    bootstrap_servers: str,
+    messages: Sequence[tuple[bytes, bytes]],
+    done: Callable[[int], None] = lambda _: None,
+    *,
+    batch_events: int = BATCH_EVENTS,
+    pause_seconds: float = 0.0,
 ) -> None:
     """Publish messages in order, spread over the partitions by customer; returns once all are acknowledged.
 
-    done: told how many are acknowledged by now.
+    done: told how many are acknowledged by now. batch_events are published at once, with a pause after each batch.
     """
     producer = new_producer(bootstrap_servers, "clv-publisher")
     await producer.start()
     try:
         partitions = sorted(await producer.partitions_for(CUSTOMER_EVENTS))
-        for start in range(0, len(messages), BATCH_EVENTS):
+        for start in range(0, len(messages), batch_events):
             by_partition: dict[int, list[Item]] = {partition: [] for partition in partitions}
-            batch = messages[start : start + BATCH_EVENTS]
+            batch = messages[start : start + batch_events]
             for key, value in batch:
                 partition = producer._partition(CUSTOMER_EVENTS, None, key, value, key, value)
                 by_partition[partition].append((key, value, None, []))
@@ -45,5 +50,6 @@ async def publish(
             ]
             await asyncio.gather(*sends)
             done(start + len(batch))
+            await asyncio.sleep(pause_seconds)
     finally:
         await producer.stop()
