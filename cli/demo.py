@@ -270,7 +270,7 @@ def address_lines(platform: Platform) -> list[str]:
     return [
         f"Kafka     {addresses.kafka_bootstrap_servers}",
         f"MongoDB   {addresses.mongo_uri}  (database {DATABASE})",
-        f"HTTP      {platform.url('ingest')}/v1/events  (docs at /docs)",
+        f"HTTP      {platform.url('ingest')}/v1/events  (described at /openapi.json)",
         *(f"{name:<9} {platform.url(name)}/metrics  /healthz  /readyz" for name in platform.names),
         f"logs      {platform.work_dir / 'logs'}",
     ]

@@ -5,7 +5,8 @@ so that a season the trees have seen is not carried into one they have not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,15 @@ GAIN_MIN = 0.002
 RATIO_MAX = 4.0
 """Largest factor that trees may ask for."""
 RATIO_MIN = 0.05
-"""Smallest one. Below, the graph's 32-bit sums of leaves, which nearly cancel there, would differ visibly."""
+"""Smallest one: no customer is written off by trees alone."""
 TREES = 60
 BINS = 200
 """Values of a feature that trees tell apart; scikit-learn's own limit is 255."""
+FIT_ROWS_MAX = 60_000
+"""Rows that trees are fitted to, evenly spread over the customers of all windows: 12 leaves need no more, and a large
+shop does not wait for them."""
+SUM_BITS = 24
+"""Of a float32: whole multiples of a unit below 2^24 of it add up without rounding, in any order."""
 FEATURE_MAX = 1e12
 ACTIVE_ROWS_MIN = 300
 """Fewest customers who ordered in the windows that trees are fitted to: below, they learn noise."""
@@ -52,8 +58,17 @@ class Correction:
         """1 + weight × (ratio − 1), shape (n,)."""
         if self.trees is None or self.weight == 0:
             return np.ones(len(matrix))
-        ratio = np.clip(self.trees.predict(tree_features(matrix)), RATIO_MIN, RATIO_MAX)
-        return np.asarray(1 + self.weight * (ratio - 1), dtype=np.float64)
+        return weighted(self.weight, tree_ratio(self.trees, matrix))
+
+
+def tree_ratio(trees: HistGradientBoostingRegressor, matrix: Floats) -> Floats:
+    """What the trees make of each row, bounded, shape (n,)."""
+    return np.asarray(np.clip(trees.predict(tree_features(matrix)), RATIO_MIN, RATIO_MAX), dtype=np.float64)
+
+
+def weighted(weight: float, ratio: Floats) -> Floats:
+    """The factor that a ratio is at a weight, shape (n,)."""
+    return np.asarray(1 + weight * (ratio - 1), dtype=np.float64)
 
 
 NO_CORRECTION = Correction(0.0, None)
@@ -69,15 +84,59 @@ class Window:
     def __post_init__(self) -> None:
         assert self.known.targets is not None, "a window needs its targets"
 
-    def expected(self, matrix: Floats | None = None) -> Expectation:
-        """Of the window's own customers, or of the same customers with other features."""
-        rows = self.known.features if matrix is None else matrix
-        return self.structural.expect(rows, self.known.horizon_days)
+    @cached_property
+    def expected(self) -> Expectation:
+        """Of the window's own customers."""
+        return self.structural.expect(self.known.features, self.known.horizon_days)
+
+    @cached_property
+    def views(self) -> tuple["View", ...]:
+        """The rows that trees are shown: each customer, and every second one once more without streaming extras."""
+        every, second = slice(None), slice(None, None, 2)
+        masked = without_extras(self.known.features[second])
+        return (
+            View(every, self.known.features, self.expected),
+            View(second, masked, self.structural.expect(masked, self.known.horizon_days)),
+        )
 
     def happened(self, target: str) -> Floats:
         """The target of TARGETS as it came, shape (n,)."""
         targets = self.known.known_targets
         return {"value": np.maximum(targets.value, 0.0), "orders": targets.orders, "p_active": targets.active}[target]
+
+
+class View(NamedTuple):
+    """Rows of a window as trees are shown them."""
+
+    rows: slice
+    """Whose rows of the window they are."""
+    features: Floats
+    expected: Expectation
+
+    def thinned(self, step: int) -> "View":
+        """Each step-th of them."""
+        each = slice(None, None, step)
+        place = slice(None, None, step * (self.rows.step or 1))
+        return View(place, self.features[each], Expectation(*(column[each] for column in self.expected)))
+
+
+class Shown(NamedTuple):
+    """What trees are fitted to."""
+
+    views: list[tuple[Window, View]]
+    rows: NDArray[np.float32]
+    """The fitting_features() of all views, one under the other."""
+    rows_whole: int
+    """How many they would be without the limit."""
+
+
+def shown(windows: Sequence[Window]) -> Shown:
+    """The views of all windows, with at most about FIT_ROWS_MAX rows."""
+    views = [(window, view) for window in windows for view in window.views]
+    whole = sum(len(view.features) for _, view in views)
+    step = -(-whole // FIT_ROWS_MAX) or 1
+    thinned = [(window, view.thinned(step)) for window, view in views]
+    return Shown(thinned, fitting_features(np.concatenate([view.features for _, view in thinned])), whole)
 
 
 def without_extras(matrix: Floats) -> Floats:
@@ -87,21 +146,36 @@ def without_extras(matrix: Floats) -> Floats:
     return masked
 
 
-def fit_trees(windows: Sequence[Window], target: str) -> HistGradientBoostingRegressor:
-    """Trees on the ratio to the expectation. Every second customer is shown once more without streaming extras."""
-    parts = [_ratios(window, target, rows) for window in windows for rows in _views(window)]
-    matrix, ratio, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return fit_exactly(new_trees(len(ratio)), matrix, ratio, weight)
+def fit_trees(windows: Sequence[Window], targets: Sequence[str] = TARGETS) -> dict[str, HistGradientBoostingRegressor]:
+    """Trees for each target on the ratio to the expectation."""
+    if not targets:
+        return {}
+    views, rows, rows_whole = shown(windows)
+    found = {}
+    for target in targets:
+        parts = [_ratios(window, target, view) for window, view in views]
+        ratio, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+        found[target] = fit_exactly(new_trees(rows_whole), rows, ratio, weight)
+    return found
 
 
 def fit_exactly(
-    trees: HistGradientBoostingRegressor, matrix: Floats, ratio: Floats, weight: Floats
+    trees: HistGradientBoostingRegressor, rows: NDArray[np.float32], ratio: Floats, weight: Floats
 ) -> HistGradientBoostingRegressor:
-    """Fit, and round each threshold to float32, as the converted trees have it: a value that lies between a threshold
-    and its rounded self would take another branch in the graph than in scikit-learn."""
-    trees.fit(fitting_features(matrix), ratio, sample_weight=weight)
-    for (tree,) in trees._predictors:
+    """Fit to fitting_features(), and make the trees say bit by bit what the converted ones say in 32 bits.
+
+    Thresholds become float32: a value that lies between a threshold and its rounded self would take another branch.
+    Leaves become multiples of one unit so large that no sum of them is ever rounded.
+    """
+    trees.fit(rows, ratio, sample_weight=weight)
+    predictors = [tree for (tree,) in trees._predictors]
+    bound = float(np.abs(trees._baseline_prediction).max())
+    bound += sum(float(np.abs(tree.nodes["value"][tree.nodes["is_leaf"] > 0]).max()) for tree in predictors)
+    unit = 2.0 ** (np.ceil(np.log2(max(bound, 1e-30))) + 1 - SUM_BITS)
+    trees._baseline_prediction = np.round(trees._baseline_prediction / unit) * unit
+    for tree in predictors:
         tree.nodes["num_threshold"] = tree.nodes["num_threshold"].astype(np.float32)
+        tree.nodes["value"] = np.round(tree.nodes["value"] / unit) * unit
     return trees
 
 
@@ -126,44 +200,38 @@ def fitting_features(matrix: Floats) -> NDArray[np.float32]:
     return rows
 
 
-def new_trees(rows: int, **settings: Any) -> HistGradientBoostingRegressor:
-    """Small, slow-learning trees: of each ensemble the scorer pays for every tree on every row."""
+def new_trees(rows_whole: int, **settings: Any) -> HistGradientBoostingRegressor:
+    """Small, slow-learning trees: of each ensemble the scorer pays for every tree on every row.
+
+    rows_whole: what there is to learn from, of which a leaf has a 400th or more, although not all may be shown."""
     return HistGradientBoostingRegressor(
         **({"loss": "squared_error"} | settings),
         max_iter=TREES,
         learning_rate=0.06,
         max_leaf_nodes=12,
-        min_samples_leaf=max(30, rows // 400),
+        min_samples_leaf=max(30, rows_whole // 400),
         l2_regularization=1.0,
         early_stopping=False,
         random_state=0,
     )
 
 
-def _views(window: Window) -> tuple[tuple[slice, Floats], tuple[slice, Floats]]:
-    matrix = window.known.features
-    every, second = slice(None), slice(None, None, 2)
-    return (every, matrix), (second, without_extras(matrix[second]))
-
-
-def _ratios(window: Window, target: str, view: tuple[slice, Floats]) -> tuple[Floats, Floats, Floats]:
-    """(features, ratio, weight): weighted by the expectation, so that the mean of ratio × expectation is what came."""
-    rows, matrix = view
-    expected = getattr(window.expected(matrix), target)
-    happened = window.happened(target)[rows]
+def _ratios(window: Window, target: str, view: View) -> tuple[Floats, Floats]:
+    """(ratio, weight): weighted by the expectation, so that the mean of ratio × expectation is what came."""
+    expected = getattr(view.expected, target)
+    happened = window.happened(target)[view.rows]
     floor = max(_EXPECTED_SHARE_MIN * float(expected.mean()), 1e-9)
     expected = np.maximum(expected, floor)
     level = happened.sum() / expected.sum() if happened.sum() > 0 else 1.0
-    return matrix, happened / expected / level, expected / expected.mean()
+    return happened / expected / level, expected / expected.mean()
 
 
 def choose_weight(trees: HistGradientBoostingRegressor, later: Window, target: str) -> tuple[float, dict[str, float]]:
     """The weight with the lowest loss on a window that the trees have not seen, and the loss of each relative to 0."""
-    expected, happened = getattr(later.expected(), target), later.happened(target)
-    losses = {}
+    expected, happened = getattr(later.expected, target), later.happened(target)
+    ratio, losses = tree_ratio(trees, later.known.features), {}
     for weight in WEIGHTS:
-        guess = expected * Correction(weight, trees).factor(later.known.features)
-        losses[weight] = _loss(target, happened, guess)
+        losses[weight] = _loss(target, happened, expected * weighted(weight, ratio))
     relative = {weight: _relative(loss, losses[0.0]) for weight, loss in losses.items()}
     best = min(WEIGHTS, key=lambda weight: relative[weight])
     chosen = best if relative[best] <= 1 - GAIN_MIN else 0.0

@@ -95,6 +95,10 @@ def _interpolated(builder: GraphBuilder, place: Tensor, spread: tuple[float, ...
     return ((place - row[0]).maximum(0.0).minimum(row[1]) * row[2]).row_sum() + spread[0]
 
 
+class GraphDiffers(KnownProblem):
+    """The gate refuses a graph."""
+
+
 class Parity(NamedTuple):
     """How far the graph was from the original."""
 
@@ -128,7 +132,7 @@ def run_graph(onnx_bytes: bytes, rows: Floats, threads: int = 1) -> dict[str, Fl
 
 
 def check_parity(model: ValueModel, onnx_bytes: bytes, rows: Floats) -> Parity:
-    """Compare the graph with the original on the rows and on absurd ones. Raises KnownProblem beyond PARITY_ERROR_MAX,
+    """Compare the graph with the original on the rows and on absurd ones. Raises GraphDiffers beyond PARITY_ERROR_MAX,
     for NaN or infinity, a negative output, or quantiles in the wrong order."""
     every = np.concatenate([rows, absurd_rows(rows)])
     found, original = run_graph(onnx_bytes, every), model.predict(every)
@@ -142,10 +146,9 @@ def check_parity(model: ValueModel, onnx_bytes: bytes, rows: Floats) -> Parity:
         row = int(np.argmax(errors))
         worst = max(worst, float(errors[row]))
         if not errors[row] <= PARITY_ERROR_MAX:
-            raise KnownProblem(
+            raise GraphDiffers(
                 f"the ONNX graph differs from the model: {name} of row {row} is {float(found[name][row])!r}, should be "
-                f"{float(original[name][row])!r} ({errors[row]:.2g} relative, {PARITY_ERROR_MAX:g} allowed); "
-                "nothing was written"
+                f"{float(original[name][row])!r} ({errors[row]:.2g} relative, {PARITY_ERROR_MAX:g} allowed)"
             )
     _check_order(found)
     return Parity(len(every), worst)
@@ -155,9 +158,9 @@ def _check_bounds(name: str, column: Floats) -> None:
     good = np.isfinite(column) & (column >= 0)
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
-        raise KnownProblem(f"the ONNX graph gives {name} = {float(column[row])!r} in row {row}; nothing was written")
+        raise GraphDiffers(f"the ONNX graph gives {name} = {float(column[row])!r} in row {row}")
 
 
 def _check_order(found: Mapping[str, Floats]) -> None:
     if (found["value_p10"] > found["value_p50"]).any() or (found["value_p50"] > found["value_p90"]).any():
-        raise KnownProblem("the ONNX graph gives quantiles in the wrong order; nothing was written")
+        raise GraphDiffers("the ONNX graph gives quantiles in the wrong order")

@@ -3,7 +3,7 @@ and what it falls back to. It must never look at anything from the cutoff on, an
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -156,7 +156,17 @@ def _structural(known: TrainingSet, windows: list[TrainingSet], name: str | None
     fallbacks.append(
         "too few repeat buyers for a purchase model: everybody is expected to do what the mean customer did"
     )
-    return mean_structural(windows)
+    return mean_structural(windows, known)
+
+
+def without_trees(fitted: FittedModel, why: str) -> FittedModel:
+    """The same model with nothing left of its trees, and a fallback that says why."""
+    model = fitted.model
+    plain = replace(
+        model, corrections=dict.fromkeys(TARGETS, NO_CORRECTION), intervals=Intervals(model.intervals.spread)
+    )
+    choices = fitted.choices | {"correction_weights": dict.fromkeys(TARGETS, 0.0), "interval_tree_weight": 0.0}
+    return replace(fitted, model=plain, choices=choices, fallbacks=[*fitted.fallbacks, why])
 
 
 def _windows(windows: list[TrainingSet], structural: Structural, fallbacks: list[str]) -> list[Window]:
@@ -188,12 +198,12 @@ def _corrections(windows: list[Window], choices: dict[str, Any], fallbacks: list
     if not enough:
         fallbacks.append("too little history for tree corrections: the structural model stands alone")
         return dict.fromkeys(TARGETS, NO_CORRECTION)
-    found, losses = {}, {}
-    for target in TARGETS:
-        trees = corrections.fit_trees(windows[:-1], target)
-        weight, losses[target] = corrections.choose_weight(trees, windows[-1], target)
-        choices["correction_weights"][target] = weight
-        found[target] = Correction(weight, corrections.fit_trees(windows, target)) if weight else NO_CORRECTION
+    weights, losses = {}, {}
+    for target, trees in corrections.fit_trees(windows[:-1]).items():
+        weights[target], losses[target] = corrections.choose_weight(trees, windows[-1], target)
+    choices["correction_weights"] = weights
+    fitted = corrections.fit_trees(windows, [target for target in TARGETS if weights[target]])
+    found = {t: Correction(weights[t], fitted[t]) if t in fitted else NO_CORRECTION for t in TARGETS}
     choices["correction_losses_relative"] = losses
     return found
 
@@ -203,7 +213,9 @@ def _intervals(windows: list[Window], full_horizon: bool, choices: dict[str, Any
     choices["interval_tree_weight"] = 0.0
     if spread is None:
         fallbacks.append("too few customers ordered in earlier windows: quantiles are those of a constant spread")
-        return Intervals(tuple(np.interp(intervals.SPREAD_LEVELS, (0, 0.5, 1), (0.25, 0.8, 3.0)).tolist()))
+        return Intervals(
+            intervals.rising_from_nothing(np.interp(intervals.SPREAD_LEVELS, (0, 0.5, 1), (0.25, 0.8, 3.0)))
+        )
     earlier = fit_spread(windows[:-1])
     if not full_horizon or len(windows) < 2 or earlier is None or windows[0].structural.orders is None:
         fallbacks.append("the training period is too short for quantile trees: quantiles from the structural model and "

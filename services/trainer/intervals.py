@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from services.trainer.corrections import WEIGHTS, Window, fit_exactly, new_trees, tree_features, without_extras
+from services.trainer.corrections import (
+    WEIGHTS,
+    Window,
+    fit_exactly,
+    new_trees,
+    shown,
+    tree_features,
+)
 
 Floats = NDArray[np.float64]
 
@@ -52,31 +59,33 @@ def fit_spread(windows: Sequence[Window]) -> tuple[float, ...] | None:
     """The spread over all windows; None if too few customers ordered in them."""
     ratios = []
     for window in windows:
-        expected, active = window.expected(), window.happened("p_active") > 0
+        expected, active = window.expected, window.happened("p_active") > 0
         if_active = expected.value / np.maximum(expected.p_active, PROBABILITY_MIN)
         usable = active & (if_active > 0)
         ratios.append(window.happened("value")[usable] / if_active[usable])
     pooled = np.concatenate(ratios) if ratios else np.empty(0)
     if len(pooled) < ACTIVE_ROWS_MIN:
         return None
-    return tuple(float(each) for each in np.quantile(pooled, SPREAD_LEVELS))
+    return rising_from_nothing(np.quantile(pooled, SPREAD_LEVELS))
+
+
+def rising_from_nothing(spread: Floats) -> tuple[float, ...]:
+    """The spread with 0 at level 0, so that a quantile rises steadily from the 0 of not ordering at all: a jump there
+    would make a last bit of p_active decide between nothing and much."""
+    return (0.0, *(float(each) for each in spread[1:]))
 
 
 def fit_quantile_trees(windows: Sequence[Window]) -> dict[float, HistGradientBoostingRegressor]:
     """Trees for each level on value ÷ expectation, weighted by the expectation."""
-    matrices, ratios, weights = [], [], []
-    for window in windows:
-        for rows, matrix in (
-            (slice(None), window.known.features),
-            (slice(None, None, 2), without_extras(window.known.features[::2])),
-        ):
-            expected = np.maximum(window.expected(matrix).value, 1e-9)
-            matrices.append(matrix)
-            ratios.append(np.minimum(window.happened("value")[rows] / expected, QUANTILE_RATIO_MAX))
-            weights.append(expected / expected.mean())
-    matrix, ratio, weight = (np.concatenate(parts) for parts in (matrices, ratios, weights))
+    views, rows, rows_whole = shown(windows)
+    ratios, weights = [], []
+    for window, view in views:
+        expected = np.maximum(view.expected.value, 1e-9)
+        ratios.append(np.minimum(window.happened("value")[view.rows] / expected, QUANTILE_RATIO_MAX))
+        weights.append(expected / expected.mean())
+    ratio, weight = np.concatenate(ratios), np.concatenate(weights)
     return {
-        level: fit_exactly(new_trees(len(ratio), loss="quantile", quantile=level), matrix, ratio, weight)
+        level: fit_exactly(new_trees(rows_whole, loss="quantile", quantile=level), rows, ratio, weight)
         for level in LEVELS
     }
 
@@ -85,7 +94,7 @@ def choose_interval_weight(
     spread: tuple[float, ...], trees: Mapping[float, HistGradientBoostingRegressor], later: Window
 ) -> tuple[float, dict[str, float]]:
     """The weight of the trees with the lowest pinball loss on a window they have not seen, and all losses."""
-    expected, happened = later.expected(), later.happened("value")
+    expected, happened = later.expected, later.happened("value")
     losses = {}
     for weight in WEIGHTS:
         found = Intervals(spread, weight, trees).quantiles(later.known.features, expected.value, expected.p_active)

@@ -2,8 +2,10 @@
 earlier window where too few customers ever came back. It must never look at anything but features and its parameters.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,10 @@ REPEAT_DAYS_MAX = 10_000.0
 AGE_DAYS_MAX = 100_000.0
 MONEY_MAX = 1e11
 """Largest mean spend that is believed, major units: beyond any order that ingest lets through."""
+
+PRIOR_CUSTOMER_DAYS = 180
+"""Where nobody came back, it is supposed that one order more would have come in so many days of one more customer: a
+day of history is no proof that nobody ever will."""
 
 
 def column(matrix: Floats, name: str) -> Floats:
@@ -115,6 +121,9 @@ class Structural:
     """Mean spend of a purchase day over all customers, major units."""
     orders_per_day: float
     """Orders of a purchase day: the models count days."""
+    paid_share: float = 1.0
+    """Net spend of a purchase day ÷ that of a day that netted more than nothing: the spend model knows of no other
+    days, nor of refunds without an order."""
     mean: MeanRates | None = None
     name: str = "mean"
     fit: OrderModelFit | None = None
@@ -136,8 +145,12 @@ class Structural:
     def spend_per_day(self, found: Statistics) -> Floats:
         """Expected net spend of a future purchase day, major units."""
         if self.spend is None:
-            return np.full(found.x.shape, self.spend_mean)
-        return expected_spend(self.spend, found.paid_days, found.mean_spend)
+            return np.full(found.x.shape, self.spend_mean * self.paid_share)
+        return expected_spend(self.spend, found.paid_days, found.mean_spend) * self.paid_share
+
+
+_FITTED: WeakKeyDictionary[TrainingSet, dict[str, Structural]] = WeakKeyDictionary()
+"""Fits by set and model, for as long as the set is there: choosing a model and using it fits each but once."""
 
 
 def fit_structural(known: TrainingSet, name: str) -> Structural:
@@ -146,12 +159,25 @@ def fit_structural(known: TrainingSet, name: str) -> Structural:
     Raises NotEnoughRepeatBuyers if the purchase model cannot be fitted; a spend model that cannot is replaced by the
     mean spend.
     """
+    fits = _FITTED.setdefault(known, {})
+    if name not in fits:
+        same_customers = next(iter(fits.values()), None)
+        fits[name] = _fit(known, name, same_customers)
+    return fits[name]
+
+
+def _fit(known: TrainingSet, name: str, same_customers: Structural | None) -> Structural:
     found = statistics(known.features)
     fit = FITS[name](purchase_histories(found.x, found.t_x_days, found.age_days))
-    spend, spend_mean = _fit_spend(found)
+    spend, spend_mean = (
+        _fit_spend(found) if same_customers is None else (same_customers.spend, same_customers.spend_mean)
+    )
     days = float((found.x + 1).sum())
+    paid = float((found.paid_days * found.mean_spend).sum())
+    net_of_paid = float(column(known.features, "monetary").sum()) / paid if paid > 0 else 1.0
+    paid_share = min(max(net_of_paid * float(found.paid_days.sum()) / days, 0.0), 1.0)
     orders = float((column(known.features, "frequency") + 1).sum())
-    return Structural(fit.params, spend, spend_mean, orders / days, name=name, fit=fit)
+    return Structural(fit.params, spend, spend_mean, orders / days, paid_share, name=name, fit=fit)
 
 
 def _fit_spend(found: Statistics) -> tuple[GammaGamma | None, float]:
@@ -166,16 +192,22 @@ def _fit_spend(found: Statistics) -> tuple[GammaGamma | None, float]:
         return None, spend_mean
 
 
-def mean_structural(windows: list[TrainingSet]) -> Structural:
-    """The mean of an earlier window (the last given); zeros where no window is known."""
-    if not windows or len(windows[-1]) == 0:
-        return Structural(None, None, 0.0, 1.0, mean=MeanRates(1, 0.0, 0.0, 0.0))
-    window = windows[-1]
-    targets = window.known_targets
-    rates = MeanRates(
-        window.horizon_days,
-        float(targets.orders.mean()),
-        max(0.0, float(targets.value.mean())),
-        float(targets.active.mean()),
-    )
-    return Structural(None, None, 0.0, 1.0, mean=rates)
+def mean_structural(windows: Sequence[TrainingSet], known: TrainingSet) -> Structural:
+    """The mean over the earlier windows; where none has an order, the rate of repeat orders since the first ones."""
+    customers = sum(len(window) for window in windows)
+    targets = [window.known_targets for window in windows]
+    if customers and any(each.orders.any() for each in targets):
+        orders, value, active = (
+            float(sum(getattr(each, name).sum() for each in targets)) / customers
+            for name in ("orders", "value", "active")
+        )
+        return _everybody_alike(MeanRates(windows[-1].horizon_days, orders, max(0.0, value), active))
+    repeats = float(column(known.features, "frequency").sum())
+    days = float(np.maximum(column(known.features, "btyd_T"), 1.0).sum())
+    per_day = repeats / days if repeats > 0 else 1 / (days + PRIOR_CUSTOMER_DAYS)
+    net_of_order = float(column(known.features, "monetary").sum()) / (repeats + len(known))
+    return _everybody_alike(MeanRates(1, per_day, max(0.0, net_of_order) * per_day, -float(np.expm1(-per_day))))
+
+
+def _everybody_alike(mean: MeanRates) -> Structural:
+    return Structural(None, None, 0.0, 1.0, mean=mean)

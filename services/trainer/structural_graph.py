@@ -83,9 +83,10 @@ def _statistics(builder: GraphBuilder) -> _Statistics:
 
 def _spend(builder: GraphBuilder, structural: Structural, found: _Statistics) -> Tensor:
     if structural.spend is None:
-        return builder.constant(structural.spend_mean)
+        return builder.constant(structural.spend_mean * structural.paid_share)
     p, q, gamma = structural.spend.p, structural.spend.q, structural.spend.gamma_money
-    return p * (gamma + found.paid_days * found.mean_spend) / (p * found.paid_days + (q - 1))
+    spend = p * (gamma + found.paid_days * found.mean_spend) / (p * found.paid_days + (q - 1))
+    return spend * structural.paid_share
 
 
 def _log1p(z: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES, VALUE_QUANTILES
 from services.runtime.shutdown import KnownProblem
 from services.trainer.bundle_writer import write_bundle
 from services.trainer.evaluation import compare
-from services.trainer.export import build_graph, check_parity, run_graph
-from services.trainer.fitting import WINDOW_DAYS_MIN, FittedModel, fit_model
+from services.trainer.export import GraphDiffers, Parity, build_graph, check_parity, run_graph
+from services.trainer.fitting import WINDOW_DAYS_MIN, FittedModel, fit_model, without_trees
 from services.trainer.history import History, TrainingSet
 from services.trainer.judged_rows import JudgedRows, judge
 from services.trainer.orders_file import OrdersTable
@@ -87,9 +87,7 @@ def _train(
     progress("a later period that training does not see")
     holdout, held_out_rows = _hold_out(history, cutoff_day, horizon_days, progress)
     progress("export")
-    onnx_bytes = build_graph(fitted.model).SerializeToString()
-    rows = np.concatenate([fitted.known.features, *held_out_rows])
-    parity = check_parity(fitted.model, onnx_bytes, rows)
+    fitted, onnx_bytes, parity = export(fitted, np.concatenate([fitted.known.features, *held_out_rows]))
     metadata = {
         **_metadata(fitted, history, horizon_days, currency, onnx_bytes),
         "counts": {
@@ -102,6 +100,23 @@ def _train(
     }
     version, folder = write_bundle(output_dir, onnx_bytes, metadata)
     return TrainedBundle(folder, version, {"model_version": version, **metadata})
+
+
+def export(fitted: FittedModel, rows: Floats) -> tuple[FittedModel, bytes, Parity]:
+    """The model, its graph as ONNX, and how far the two were apart on the rows.
+
+    A model whose trees do not pass the gate goes without them, and says so. Raises GraphDiffers if what is left does
+    not pass either.
+    """
+    onnx_bytes = build_graph(fitted.model).SerializeToString()
+    try:
+        return fitted, onnx_bytes, check_parity(fitted.model, onnx_bytes, rows)
+    except GraphDiffers as refusal:
+        if not fitted.model.has_trees:
+            raise
+        fitted = without_trees(fitted, f"the trees were left out: {refusal}")
+    onnx_bytes = build_graph(fitted.model).SerializeToString()
+    return fitted, onnx_bytes, check_parity(fitted.model, onnx_bytes, rows)
 
 
 def _nothing_to_learn(judged: JudgedRows, cutoff: date) -> str:

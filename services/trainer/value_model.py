@@ -28,6 +28,11 @@ class ValueModel:
     corrections: Mapping[str, Correction]
     intervals: Intervals
 
+    @property
+    def has_trees(self) -> bool:
+        """Whether any tree has a say."""
+        return self.intervals.trees is not None or any(each.trees is not None for each in self.corrections.values())
+
     def predict(self, matrix: Floats) -> dict[str, Floats]:
         """By OUTPUT_NAMES, each array (n,), from features of shape (n, len(FEATURE_NAMES))."""
         expected = self.structural.expect(matrix, self.horizon_days)

@@ -12,10 +12,19 @@ from onnx import numpy_helper
 from domain.btyd import BgNbd, GammaGamma, MbgNbd, ParetoNbd
 from domain.features import ENGINEERED, FEATURE_NAMES, day_of
 from services.runtime.shutdown import KnownProblem
-from services.trainer.corrections import NO_CORRECTION, TARGETS, Correction, fit_exactly, new_trees
-from services.trainer.export import PARITY_ERROR_MAX, absurd_rows, build_graph, check_parity, run_graph
+from services.trainer import train as gated
+from services.trainer.corrections import NO_CORRECTION, TARGETS, Correction, fit_exactly, fitting_features, new_trees
+from services.trainer.export import (
+    PARITY_ERROR_MAX,
+    GraphDiffers,
+    absurd_rows,
+    build_graph,
+    check_parity,
+    run_graph,
+)
+from services.trainer.fitting import FittedModel
 from services.trainer.history import History
-from services.trainer.intervals import LEVELS, SPREAD_LEVELS, Intervals
+from services.trainer.intervals import LEVELS, SPREAD_LEVELS, Intervals, rising_from_nothing
 from services.trainer.judged_rows import judge
 from services.trainer.structural import MeanRates, Structural
 from services.trainer.value_model import ValueModel
@@ -55,14 +64,14 @@ def with_trees(name: str) -> ValueModel:
 
     def trees(**settings: object) -> object:
         target = np.exp(0.4 * chance.standard_normal(len(matrix))) * (1 + (matrix[:, 0] > 60))
-        return fit_exactly(new_trees(len(matrix), **settings), matrix, target, np.ones(len(matrix)))
+        return fit_exactly(new_trees(len(matrix), **settings), fitting_features(matrix), target, np.ones(len(matrix)))
 
     quantile_trees = {level: trees(loss="quantile", quantile=level) for level in LEVELS}
     return ValueModel(
         90,
         STRUCTURALS[name],
-        {target: Correction(0.5, trees()) for target in TARGETS},  # type: ignore[arg-type]
-        Intervals(SPREAD, 0.5, quantile_trees),  # type: ignore[arg-type]
+        {target: Correction(0.5, trees()) for target in TARGETS},
+        Intervals(SPREAD, 0.5, quantile_trees),
     )
 
 
@@ -169,3 +178,65 @@ def test_the_gate_refuses_nan() -> None:
     onnx.checker.check_model(graph)
     with pytest.raises(KnownProblem, match="gives expected_value = nan"):
         check_parity(model, graph.SerializeToString(), rows())
+
+
+def test_trees_of_wild_ratios_are_the_same_in_the_graph_to_the_last_bits() -> None:
+    """A wholesale buyer's ratio is a thousand times the next one's: 32-bit sums must not be rounded all the same."""
+    matrix = np.concatenate([rows(), what_if(rows())])
+    ratio = np.exp(np.random.default_rng(2).normal(0.0, 3.0, len(matrix)))
+    model = structural_only("MBG/NBD")
+    trees = {
+        level: fit_exactly(
+            new_trees(len(matrix), loss="quantile", quantile=level),
+            fitting_features(matrix),
+            ratio,
+            np.ones(len(matrix)),
+        )
+        for level in LEVELS
+    }
+    value_trees = fit_exactly(new_trees(len(matrix)), fitting_features(matrix), ratio, np.ones(len(matrix)))
+    model = replace(
+        model,
+        corrections={**model.corrections, "value": Correction(1.0, value_trees)},
+        intervals=Intervals(SPREAD, 1.0, trees),
+    )
+    assert check_parity(model, build_graph(model).SerializeToString(), matrix).error_max < 1e-9
+
+
+def test_quantiles_rise_steadily_where_the_probability_of_ordering_passes_a_level() -> None:
+    """Without that, a last bit of p_active would decide between 0 and much, and the gate refuse a right graph."""
+    spread = rising_from_nothing(np.linspace(0.5, 3.0, len(SPREAD_LEVELS)))
+    interval, value = Intervals(spread), np.full(2, 100.0)
+    for level in LEVELS:
+        near = 1 - level + np.array([-1e-12, 1e-12])
+        found = interval.quantiles(rows()[:2], value, near)[:, LEVELS.index(level)]
+        assert abs(found[1] - found[0]) < 1e-6
+
+
+def test_trees_that_do_not_pass_the_gate_are_left_out_visibly(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = FittedModel(with_trees("MBG/NBD"), None, None, {}, ["something else"])  # type: ignore[arg-type]
+
+    def spoilt(model: ValueModel) -> onnx.ModelProto:
+        graph = build_graph(model)
+        for node in graph.graph.node:
+            for attribute in node.attribute:
+                if attribute.name == "target_weights":
+                    attribute.floats[0] += 1.0
+        return graph
+
+    monkeypatch.setattr(gated, "build_graph", spoilt)
+    plain, onnx_bytes, parity = gated.export(fitted, rows())
+    assert not plain.model.has_trees
+    assert plain.fallbacks[0] == "something else"
+    assert plain.fallbacks[1].startswith("the trees were left out: the ONNX graph differs")
+    assert set(plain.choices["correction_weights"].values()) == {0.0}
+    assert parity.error_max < 1e-7
+    assert b"TreeEnsemble" not in onnx_bytes
+
+
+def test_a_structural_graph_that_does_not_pass_is_refused_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = structural_only("MBG/NBD")
+    other = replace(model, structural=STRUCTURALS["mean"])
+    monkeypatch.setattr(gated, "build_graph", lambda _: build_graph(other))
+    with pytest.raises(GraphDiffers):
+        gated.export(FittedModel(model, None, None), rows())  # type: ignore[arg-type]

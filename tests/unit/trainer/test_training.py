@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cli.training import score_customers
 from domain.features import day_of
 from schemas.model_bundle import OUTPUT_NAMES
 from services.runtime.bundle import current_bundle
@@ -134,3 +135,36 @@ def test_pinball_loss_is_least_at_the_quantiles() -> None:
     true = np.quantile(values, [0.1, 0.5, 0.9])
     losses = [pinball(values, np.tile(true * factor, (len(values), 1))) for factor in (0.8, 1.0, 1.2)]
     assert losses[1] == min(losses)
+
+
+def expected_total(folder: Path, rows: list[dict[str, str]], days: int, horizon_days: int) -> float:
+    bundle = trained(folder, rows, days, horizon_days)
+    found = score_customers(table(rows), FIRST_DAY + timedelta(days=days), bundle.path)
+    return float(np.sum(found["expected_value"]))
+
+
+def test_a_shop_that_refunds_everything_is_expected_to_bring_little(tmp_path: Path) -> None:
+    rows = shop(400, 200)
+    kept = expected_total(tmp_path / "kept", rows, 200, 90)
+    back = [
+        {**row, "type": "refund", "refund_id": f"r{n}"}
+        for n, row in enumerate(rows)
+        if n % 10  # the tenth that is kept is what the spend model sees
+    ]
+    assert expected_total(tmp_path / "back", rows + back, 200, 90) < 0.2 * kept
+
+
+def test_a_few_customers_who_come_daily_are_expected_again_after_a_week(tmp_path: Path) -> None:
+    """Too few for a purchase model, too short for an earlier window: the rate so far is all there is."""
+    rows = [order(7 * c + day, f"c{c}", day, "10.00") for c in range(3) for day in range(7)]
+    assert 0.5 * 210 < expected_total(tmp_path, rows, 7, 7) < 1.2 * 210
+
+
+def test_one_day_of_history_is_no_proof_that_nobody_comes_back(tmp_path: Path) -> None:
+    rows = [order(c, f"c{c}", 0, "10.00") for c in range(4)]
+    assert 0 < expected_total(tmp_path, rows, 1, 30) < 40
+
+
+def test_one_customer_who_skipped_the_last_weeks_is_not_given_up(tmp_path: Path) -> None:
+    rows = [order(n, "c", 40 * n, "10.00") for n in range(10)]  # the last order is 30 days old
+    assert expected_total(tmp_path, rows, 390, 30) > 2
