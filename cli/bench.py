@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-app = typer.Typer(help="Measure this machine: one feature worker, or the whole path.", no_args_is_help=True)
+app = typer.Typer(help="Measure: one feature worker, the whole path, the model.", no_args_is_help=True)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file as JSON.")]
 
@@ -36,6 +36,24 @@ def pipeline(
     from benchmarks.pipeline import run
 
     _report(run(customers, events), json_file)
+
+
+@app.command()
+def model(
+    orders: Annotated[Path | None, typer.Option(help="Orders file; CDNOW if left out.")] = None,
+    cutoff: Annotated[
+        str, typer.Option(help="Train on what happened before this day alone, YYYY-MM-DD.")
+    ] = "1997-10-01",
+    horizon_days: Annotated[int, typer.Option(help="Days after the cutoff that are predicted and compared.")] = 273,
+    currency: Annotated[str, typer.Option(help="Reporting currency, ISO 4217.")] = "USD",
+    json_file: JsonFile = None,
+) -> None:
+    """Quality of the model on a period after its training, beside baselines."""
+    from datetime import date
+
+    from benchmarks.model import run
+
+    _report(run(orders, date.fromisoformat(cutoff), horizon_days, currency), json_file)
 
 
 def _report(figures: dict[str, Any], json_file: Path | None) -> None:

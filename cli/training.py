@@ -148,10 +148,10 @@ def _print_bundle(console: Console, metadata: Mapping[str, Any], folder: Path) -
     holdout = metadata["holdout"]
     if holdout:
         title = f"{holdout['days']} days from {holdout['from']} on, which training had not seen"
-        shown = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+        shown = Table(title=title, title_justify="left", box=None, padding=(0, 1))
         for heading in ("", *FIGURES.values()):
-            shown.add_column(heading, justify="left" if not heading else "right")
+            shown.add_column(heading, justify="left" if not heading else "right", no_wrap=bool(not heading))
         for name, figures in holdout["metrics"].items():
-            shown.add_row(name, *(figure(each, figures.get(each)) for each in FIGURES))
+            shown.add_row(name.replace("Gamma-Gamma", "GG"), *(figure(each, figures.get(each)) for each in FIGURES))
         console.print(shown)
     console.print(f"model {metadata['model_version']} in {folder}", highlight=False, soft_wrap=True)
