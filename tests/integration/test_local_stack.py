@@ -269,7 +269,8 @@ def test_temporary_data_is_deleted_and_no_process_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("last_words", ["kill", "interrupt while starting"])
 def test_no_server_outlives_a_parent_that_is_killed(last_words: str) -> None:
     code = (
-        "import sys; from deploy.local import LocalStack, LocalStackError\n"
+        "import signal, sys; from deploy.local import LocalStack, LocalStackError\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored\n"
         "stack = LocalStack(); print('go', flush=True)\n"
         "try:\n"
         "    stack.start(); print(stack.kafka.process().pid, stack.mongo.process.pid, flush=True); sys.stdin.read()\n"
