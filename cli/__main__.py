@@ -1,5 +1,6 @@
 """`./clv`: the operator's commands. Each is a thin function here; the work is in the module that it names."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -112,6 +113,8 @@ def lock() -> None:
 
 def main() -> None:
     """Run a command. What the operator can mend is one line on standard error and exit code 2."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # both end a command cleanly, in the background too
+        signal.signal(number, signal.default_int_handler)
     try:
         app()
     except (KnownProblem, LocalStackError) as problem:

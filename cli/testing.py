@@ -12,6 +12,9 @@ CHECKS = (
     ("types", ["mypy", "--no-error-summary"]),
     ("architecture", ["lint-imports", "--no-cache"]),
 )
+# Much of the time goes into waiting for servers and for session timeouts, so two files run at a time, each with servers
+# of its own.
+PARALLEL = ("-n", "2", "--dist", "loadfile")
 FAST = ("tests/unit", "tests/properties", "tests/contract", "tests/test_tidy.py")
 
 
@@ -32,4 +35,5 @@ def run_tests(fast: bool, arguments: list[str]) -> int:
             return found.returncode
         print(f"{name} ok ({time.perf_counter() - began:.1f} s)", flush=True)
     chosen = list(FAST) if fast else []
-    return subprocess.run([sys.executable, "-m", "pytest", *chosen, *arguments], cwd=ROOT, check=False).returncode
+    command = [sys.executable, "-m", "pytest", *PARALLEL, *chosen, *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
