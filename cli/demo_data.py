@@ -11,7 +11,8 @@ from domain.customer import DAY_MS, Event
 from domain.features import date_of
 from services.runtime.bundle import POINTER
 from services.runtime.shutdown import KnownProblem
-from services.trainer.orders_file import OrdersTable, customer_events, domain_events, read_any, read_cdnow
+from services.trainer.judged_rows import domain_events
+from services.trainer.orders_file import OrdersTable, customer_events, read_any, read_cdnow
 from services.trainer.train import train
 
 HORIZON_DAYS_MAX = 180

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
-from domain.customer import OrderPlaced, OrderRefunded
+from domain.customer import Event, OrderPlaced, OrderRefunded
 from domain.money import AMOUNT_MINOR_MAX, AmountError, AmountTooLarge, minor_units
 from schemas.currencies import exponent_of
 from schemas.customer_events import EventType, Identifier, epoch_ms
@@ -242,3 +242,12 @@ def _amount_problem(text: str) -> Reason:
         if len(text.lstrip("+0").split(".")[0]) > len(str(AMOUNT_MINOR_MAX)):
             return Reason.AMOUNT_TOO_LARGE
     return Reason.INVALID_AMOUNT
+
+
+def domain_events(table: OrdersTable, currency: str) -> tuple[dict[str, list[Event]], Counter[Reason]]:
+    """Valid events by customer, in the file's order, and how many rows were rejected for which reason."""
+    judged = judge(table, currency)
+    found: dict[str, list[Event]] = {}
+    for row, event in judged.events():
+        found.setdefault(judged.customer_ids[row], []).append(event)
+    return found, judged.rejected()

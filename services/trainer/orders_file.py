@@ -7,7 +7,6 @@ An empty cell is an absent value: type is then `order`, currency the reporting c
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.customer import Event
 from schemas.customer_events import EventType
-from schemas.dead_letters import Reason
 from services.runtime.shutdown import KnownProblem
 
 Texts = NDArray[np.object_]
@@ -330,14 +327,3 @@ def event_bytes(event: Mapping[str, Any]) -> bytes:
 def customer_events(table: OrdersTable, currency: str) -> Iterator[dict[str, Any]]:
     """customer_event() of each row, in the file's order."""
     return (customer_event(row, currency) for row in table.rows())
-
-
-def domain_events(table: OrdersTable, currency: str) -> tuple[dict[str, list[Event]], Counter[Reason]]:
-    """Valid events by customer, in the file's order, and how many rows were rejected for which reason."""
-    from services.trainer.judged_rows import judge
-
-    judged = judge(table, currency)
-    found: dict[str, list[Event]] = {}
-    for row, event in judged.events():
-        found.setdefault(judged.customer_ids[row], []).append(event)
-    return found, judged.rejected()

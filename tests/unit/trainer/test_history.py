@@ -11,8 +11,7 @@ from domain.customer import DAY_MS, fold
 from domain.features import FEATURE_NAMES, day_of, features
 from domain.purchases import purchases
 from services.trainer.history import History
-from services.trainer.judged_rows import judge
-from services.trainer.orders_file import domain_events
+from services.trainer.judged_rows import domain_events, judge
 from tests.unit.trainer.shops import FIRST_DAY, order, shop, table
 
 DAY_0 = day_of(FIRST_DAY)

@@ -13,10 +13,10 @@ from domain.customer import OrderPlaced, OrderRefunded, fold
 from domain.purchases import purchases
 from schemas.dead_letters import Reason
 from services.runtime.shutdown import KnownProblem
+from services.trainer.judged_rows import domain_events
 from services.trainer.orders_file import (
     COLUMNS,
     customer_events,
-    domain_events,
     event_bytes,
     read_any,
     read_cdnow,
