@@ -1,5 +1,6 @@
 """Orders in at one end, predictions out at the other: real servers, real processes, strangers' clients."""
 
+import asyncio
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from confluent_kafka import Consumer
 from pymongo import MongoClient
 
 from cli.demo_data import DemoData, load_demo_data
+from cli.lag import LagReader
 from cli.platform import Platform
 from cli.recompute import compare
 from deploy.local import binaries
@@ -69,6 +71,16 @@ def stored(platform: Platform) -> dict[str, dict[str, Any]]:
         return {document["_id"]: document for document in client["clv"]["customers"].find()}
 
 
+def drained(bootstrap: str) -> bool:
+    """Whether every service has committed everything."""
+
+    async def read() -> dict[str, int]:
+        async with LagReader(bootstrap) as lag:
+            return await lag.lags()
+
+    return not any(asyncio.run(read()).values())
+
+
 def test_every_customer_of_a_slice_of_cdnow_equals_a_batch_recomputation(platform, data, models):
     bootstrap = platform.addresses.kafka_bootstrap_servers
     broken = [b"{", b"\xff\xfe", b'{"event_type":"order.placed"}', b'{"event_type":"order.eaten"}']
@@ -90,6 +102,7 @@ def test_every_customer_of_a_slice_of_cdnow_equals_a_batch_recomputation(platfor
         90,
         lambda: str(compare(wanted, stored(platform).values(), model)),
     )
+    wait_for(lambda: drained(bootstrap), "the repeated events to come through")
     predictions = newest_by_customer(bootstrap, "clv.predictions.v1")
     documents = stored(platform)
     assert predictions.keys() == documents.keys() == wanted.keys()

@@ -25,7 +25,10 @@ GOOD = {
     "currency": "USD",
     "refund_id": "",
 }
-TEXT = st.text(st.characters(codec=None), max_size=12) | st.sampled_from(["", " ", "\t", "\udcff", "x" * 257, "\x00"])
+# Of lone surrogates only those that stand for a byte that was no UTF-8: no file has others.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ["", " ", "\t", "\udcff", "x" * 257, "\x00"]
+)
 CELLS = {
     "type": st.sampled_from(["order", "refund", "", " Order ", "voucher", "order.placed", "order.cancelled", "x" * 300])
     | TEXT,
