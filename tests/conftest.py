@@ -1,12 +1,14 @@
 """Real servers for tests: one Kafka and one MongoDB a session, clean topics a test, services as real processes."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from hypothesis import settings
 from pymongo import MongoClient
 
 from deploy.local.folders import free_ports
@@ -18,6 +20,11 @@ from services.runtime.kafka import create_topics
 from tests.support import ready, wait_for
 
 ROOT = Path(__file__).parent.parent
+
+# A person's run looks for new counterexamples; a run that decides over a change must not depend on luck.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI") == "true":
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
