@@ -17,7 +17,6 @@ from faust.types import TP
 from domain.customer import DAY_MS, has_ordered
 from domain.features import date_of
 from schemas.currencies import minor_per_major
-from schemas.dead_letters import DeadLetter, Origin
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG, ORDERS, topic
 from services.features.chunks import ChunkConsumer, ChunkTransport, PassThrough
 from services.features.emit import feature_messages
@@ -28,7 +27,7 @@ from services.features.settings import FeaturesSettings
 from services.features.table import CustomerStore, CustomerTable
 from services.runtime import telemetry
 from services.runtime.bundle import BundleHead, current_bundle, read_head
-from services.runtime.dead_letter import send_dead_letter
+from services.runtime.dead_letter import letter_of, send_dead_letter
 from services.runtime.kafka import Item, new_producer, send_batches
 from services.runtime.logs import logger
 from services.runtime.shutdown import KnownProblem
@@ -285,15 +284,7 @@ class FeatureWorker:
             send_batches(self._producer, CUSTOMER_FEATURES, partition, features),
         )
         for record, reason, detail in folded.rejected:
-            letter = DeadLetter(
-                reason=reason,
-                detail=detail,
-                service=SERVICE,
-                origin=Origin(ORDERS, partition, record.offset),
-                rejected_at_ms=now_ms,
-                key=record.key,
-                value=record.value,
-            )
+            letter = letter_of(record, reason, detail, SERVICE)
             acks.append(await send_dead_letter(self._producer, letter))
         written = await asyncio.gather(*changelog)
         await asyncio.gather(*acks)

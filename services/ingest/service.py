@@ -24,7 +24,7 @@ from services.runtime.consume import consume
 from services.runtime.health import Health, HttpServer
 from services.runtime.kafka import create_topics, new_consumer, new_producer, wait_for_kafka
 from services.runtime.logs import logger
-from services.runtime.shutdown import KnownProblem
+from services.runtime.shutdown import KnownProblem, unless_stopped
 
 GROUP = "clv-ingest"
 _TOPICS = ("customer-events", "orders", "dead-letters")
@@ -96,14 +96,7 @@ async def _kafka_is_there(settings: IngestSettings, stop: asyncio.Event) -> bool
         await wait_for_kafka(settings.kafka_bootstrap_servers, settings.kafka_wait_seconds)
         await create_topics(settings.kafka_bootstrap_servers, [topic(name) for name in _TOPICS])
 
-    preparing, stopping = asyncio.ensure_future(prepare()), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not preparing.done():
-        preparing.cancel()
-        return False
-    preparing.result()
-    return True
+    return await unless_stopped(stop, prepare())
 
 
 async def _connection(

@@ -1,10 +1,11 @@
 """Sends dead letters: counted by reason, acknowledged like any other output. Their form: schemas.dead_letters."""
 
 import asyncio
+import time
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, ConsumerRecord
 
-from schemas.dead_letters import DeadLetter, to_headers
+from schemas.dead_letters import DeadLetter, Origin, Reason, to_headers
 from schemas.topics import DEAD_LETTERS
 from services.runtime import telemetry
 from services.runtime.logs import logger
@@ -33,3 +34,17 @@ async def send_dead_letter(producer: AIOKafkaProducer, letter: DeadLetter) -> as
     else:
         future = await producer.send(DEAD_LETTERS, key=letter.key, value=letter.value, headers=headers)
     return future
+
+
+def letter_of(record: ConsumerRecord, reason: Reason, detail: str, service: str) -> DeadLetter:
+    """The dead letter of a consumed record: its bytes and headers, and where it came from."""
+    return DeadLetter(
+        reason=reason,
+        detail=detail,
+        service=service,
+        origin=Origin(record.topic, record.partition, record.offset),
+        rejected_at_ms=time.time_ns() // 1_000_000,
+        key=record.key,
+        value=record.value,
+        original_headers=list(record.headers),
+    )

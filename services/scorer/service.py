@@ -18,7 +18,7 @@ from services.runtime.consume import consume
 from services.runtime.health import Health, HttpServer, health_app
 from services.runtime.kafka import create_topics, new_consumer, new_producer, wait_for_kafka
 from services.runtime.logs import logger
-from services.runtime.shutdown import KnownProblem
+from services.runtime.shutdown import KnownProblem, unless_stopped
 from services.scorer.model import Model, load_model
 from services.scorer.settings import ScorerSettings
 from services.scorer.thresholds import follow
@@ -88,14 +88,14 @@ async def serve(settings: ScorerSettings, stop: asyncio.Event) -> None:
             await http.enter_async_context(server)
         except OSError as error:
             raise KnownProblem(str(error)) from error
-        if not await _unless(stop, _prepare(settings, current)):
+        if not await unless_stopped(stop, _prepare(settings, current)):
             return
         while not stop.is_set():
             try:
                 await _connection(settings, current, stop)
             except KafkaError as error:
                 log.warning("kafka_lost", problem=repr(error), retry_seconds=_RECONNECT_SECONDS)
-                await _unless(stop, asyncio.sleep(_RECONNECT_SECONDS))
+                await unless_stopped(stop, asyncio.sleep(_RECONNECT_SECONDS))
             finally:
                 current.scorer = None
 
@@ -169,16 +169,3 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(seconds)
         await work()
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
-    """Do the work, and True; or give it up when `stop` is set, and False. What it raises is raised."""
-    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if working.done():
-        working.result()
-        return True
-    working.cancel()
-    await asyncio.wait({working})
-    return False

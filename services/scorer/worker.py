@@ -16,13 +16,13 @@ from aiokafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from domain.segments import Segment
-from schemas.dead_letters import DeadLetter, Origin, Reason
+from schemas.dead_letters import Reason
 from schemas.predictions import PredictionToSend, encode_prediction
 from schemas.segment_thresholds import PopulationSketch, encode_sketch
 from schemas.topics import PREDICTIONS, SEGMENT_THRESHOLDS
 from services.runtime import telemetry
 from services.runtime.consume import Records
-from services.runtime.dead_letter import send_dead_letter
+from services.runtime.dead_letter import letter_of, send_dead_letter
 from services.runtime.kafka import Item, send_batches
 from services.runtime.logs import logger
 from services.scorer.intake import Candidate, Erased, Refusal, coalesce, judge
@@ -245,7 +245,10 @@ class Scorer:
 
     async def _send(self, outputs: dict[int, list[Item]], refused: list[tuple[ConsumerRecord, Refusal]]) -> None:
         """Send everything; returns when all of it is acknowledged."""
-        letters = [await send_dead_letter(self._producer, _dead_letter(record, why)) for record, why in refused]
+        letters = [
+            await send_dead_letter(self._producer, letter_of(record, why.reason, why.detail, SERVICE))
+            for record, why in refused
+        ]
         acknowledged = [
             (partition, future)
             for partition, items in outputs.items()
@@ -323,16 +326,3 @@ _TOO_LARGE = Refusal(Reason.MESSAGE_TOO_LARGE, f"the prediction would be larger 
 
 def _own_ranking(model: Model) -> Ranking:
     return bundle_ranking(model.thresholds, model.metadata.value_quantiles)
-
-
-def _dead_letter(record: ConsumerRecord, why: Refusal) -> DeadLetter:
-    return DeadLetter(
-        reason=why.reason,
-        detail=why.detail,
-        service=SERVICE,
-        origin=Origin(record.topic, record.partition, record.offset),
-        rejected_at_ms=time.time_ns() // 1_000_000,
-        key=record.key,
-        value=record.value,
-        original_headers=list(record.headers),
-    )

@@ -4,7 +4,6 @@ Must never begin to consume before the declared collections and indexes are ther
 """
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,7 +16,7 @@ from services.runtime.consume import consume
 from services.runtime.health import Health, HttpServer, health_app
 from services.runtime.kafka import create_topics, new_consumer, new_producer, wait_for_kafka
 from services.runtime.logs import logger
-from services.runtime.shutdown import KnownProblem
+from services.runtime.shutdown import KnownProblem, unless_stopped
 from services.sink.mongo import MongoAway, Store, connect, ensure_collections, primary_answers
 from services.sink.settings import SinkSettings
 from services.sink.worker import SERVICE, Sink, Stopping
@@ -67,14 +66,14 @@ async def serve(settings: SinkSettings, stop: asyncio.Event) -> None:
                 await http.enter_async_context(server)
             except OSError as error:
                 raise KnownProblem(str(error)) from error
-            if not await _unless(stop, _prepare(settings, client)):
+            if not await unless_stopped(stop, _prepare(settings, client)):
                 return
             while not stop.is_set():
                 try:
                     await _connection(settings, client, current, stop)
                 except KafkaError as error:
                     log.warning("kafka_lost", problem=repr(error), retry_seconds=_RECONNECT_SECONDS)
-                    await _unless(stop, asyncio.sleep(_RECONNECT_SECONDS))
+                    await unless_stopped(stop, asyncio.sleep(_RECONNECT_SECONDS))
                 except Stopping:
                     return
                 finally:
@@ -133,16 +132,3 @@ async def _connection(
         await asyncio.wait(
             {asyncio.ensure_future(each.stop()) for each in (consumer, producer)}, timeout=_CLOSE_SECONDS
         )
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
-    """Do the work, and True; or give it up when `stop` is set, and False. What it raises is raised."""
-    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if working.done():
-        working.result()
-        return True
-    working.cancel()
-    await asyncio.wait({working})
-    return False

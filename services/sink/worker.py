@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
-from schemas.dead_letters import DeadLetter, Origin, Reason
+from schemas.dead_letters import Reason
 from services.runtime import telemetry
 from services.runtime.consume import Records
-from services.runtime.dead_letter import send_dead_letter
+from services.runtime.dead_letter import letter_of, send_dead_letter
 from services.runtime.logs import logger
 from services.sink.documents import Erased, Plan, Refusal, Write, judge, plan
 from services.sink.mongo import MongoAway, Result, Store
@@ -57,7 +57,10 @@ class Sink:
                     good.append(verdict)
         result = await self._until_stored(plan(good))
         refused += _as_refusals(records, result)
-        letters = [await send_dead_letter(self._producer, _dead_letter(record, why)) for record, why in refused]
+        letters = [
+            await send_dead_letter(self._producer, letter_of(record, why.reason, why.detail, SERVICE))
+            for record, why in refused
+        ]
         await asyncio.gather(*letters)
         now_ms = time.time() * 1000
         for entry in good:
@@ -109,16 +112,3 @@ def _as_refusals(records: Records, result: Result) -> list[tuple[ConsumerRecord,
         (places[write.partition, write.offset], Refusal(Reason.INVALID_FIELD, f"MongoDB refuses the document: {why}"))
         for write, why in result.refused
     ]
-
-
-def _dead_letter(record: ConsumerRecord, why: Refusal) -> DeadLetter:
-    return DeadLetter(
-        reason=why.reason,
-        detail=why.detail,
-        service=SERVICE,
-        origin=Origin(record.topic, record.partition, record.offset),
-        rejected_at_ms=time.time_ns() // 1_000_000,
-        key=record.key,
-        value=record.value,
-        original_headers=list(record.headers),
-    )
