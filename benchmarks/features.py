@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ def run(customers: int, history_events: int, events: int, chunk_records: int) ->
         others = cores[1:] or cores
         psutil.Process(kafka.process().pid).cpu_affinity(others)
         asyncio.run(create_topics(kafka.bootstrap_servers, topics().values()))
-        worker = _worker(Path(folder), kafka.bootstrap_servers, chunk_records)
+        worker = feature_worker(Path(folder), kafka.bootstrap_servers, chunk_records)
         _publish(kafka.bootstrap_servers, customers, history_events, seed=1)
         worker.start()
         _confine(worker, cores[0])
@@ -65,9 +66,19 @@ def run(customers: int, history_events: int, events: int, chunk_records: int) ->
     }
 
 
-def _worker(folder: Path, bootstrap_servers: str, chunk_records: int) -> ServiceProcess:
+def feature_worker(
+    folder: Path,
+    bootstrap_servers: str,
+    chunk_records: int,
+    name: str = "worker",
+    more: Mapping[str, str] | None = None,
+) -> ServiceProcess:
+    """A feature worker, not started, with its address in `.url`.
+
+    name: of its data folder and log, in `folder`. more: further settings.
+    """
     bundle = folder / "models" / "bench"
-    bundle.mkdir(parents=True)
+    bundle.mkdir(parents=True, exist_ok=True)
     head = BundleHead("bench", 90, "USD", list(FEATURE_NAMES), QUINTILES, (1.0, 2.0, 3.0))
     (bundle / "metadata.json").write_bytes(msgspec.json.encode(head))
     point_to(folder / "models", "bench")
@@ -76,14 +87,16 @@ def _worker(folder: Path, bootstrap_servers: str, chunk_records: int) -> Service
         "PYTHONPATH": str(ROOT),
         "CLV_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
         "CLV_MODELS_DIR": str(folder / "models"),
-        "CLV_FEATURES_DATA_DIR": str(folder / "data"),
+        "CLV_FEATURES_DATA_DIR": str(folder / f"{name}-data"),
         "CLV_FEATURES_HTTP_PORT": str(port),
         "CLV_FEATURES_CLOCK": "event",
         "CLV_FEATURES_REFRESH_SECONDS": "0",
         "CLV_FEATURES_CHUNK_RECORDS": str(chunk_records),
+        **(more or {}),
     }
-    worker = ServiceProcess("features", [sys.executable, "-m", "services.features"], environment, folder / "worker.log")
-    worker.port = port  # type: ignore[attr-defined]
+    command = [sys.executable, "-m", "services.features"]
+    worker = ServiceProcess("features", command, environment, folder / f"{name}.log")
+    worker.url = f"http://127.0.0.1:{port}"  # type: ignore[attr-defined]
     return worker
 
 
@@ -123,7 +136,7 @@ class Timed(NamedTuple):
 
 
 def _wait_processed(worker: ServiceProcess, events: int) -> Timed:
-    url = f"http://127.0.0.1:{worker.port}"  # type: ignore[attr-defined]
+    url: str = worker.url  # type: ignore[attr-defined]
     process = psutil.Process(worker.pid)
     began, cpu_began, first, rss = 0.0, 0.0, 0, 0
     while True:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli import bench, dead_letters, training
+from cli import bench, dead_letters, erase, export, training
 from deploy.local.errors import LocalStackError
 from services.runtime.shutdown import KnownProblem
 
@@ -23,6 +23,8 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(bench.app, name="bench")
 app.command()(training.train)
 app.command()(training.score)
+app.command("export")(export.export_customer)
+app.command("erase")(erase.erase_customer)
 
 EXIT_KNOWN_PROBLEM = 2
 
@@ -90,6 +92,25 @@ def doctor() -> None:
         table.add_row(mark, check.name, check.detail, check.remedy)
     Console().print(table)
     sys.exit(0 if all(check.ok for check in found) else EXIT_KNOWN_PROBLEM)
+
+
+@app.command()
+def chaos(
+    minutes: Annotated[float, typer.Option(help="How long load and faults go on.", min=0.5)] = 10.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same load and the same faults.")] = 1,
+    brokers: Annotated[int, typer.Option(help="Kafka brokers: 1, or 3 with replicas on all of them.")] = 1,
+    json_file: JsonFile = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep logs and local state in this folder.")] = None,
+) -> None:
+    """Break everything at random, under load, and check that nothing was lost or counted twice."""
+    from cli.chaos.command import main as run_chaos
+    from cli.chaos.load import shape_for
+    from cli.chaos.run import Options
+
+    if brokers not in (1, 3):
+        raise typer.BadParameter("1 or 3", param_hint="--brokers")
+    options = Options(seconds=60 * minutes, seed=seed, brokers=brokers, shape=shape_for(minutes))
+    sys.exit(run_chaos(options, json_file, keep))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -39,6 +39,30 @@ def pipeline(
 
 
 @app.command()
+def recovery(
+    customers: Annotated[int, typer.Option(help="Customers whose rows are in the changelog.", min=1)] = 1_000_000,
+    chunk_records: Annotated[int, typer.Option(help="Most records of a chunk.", min=1)] = 10_000,
+    json_file: JsonFile = None,
+) -> None:
+    """Seconds until a feature worker without local state is ready: all of it comes from the changelog."""
+    from benchmarks.recovery import run
+
+    _report(run(customers, chunk_records), json_file)
+
+
+@app.command()
+def takeover(
+    customers: Annotated[int, typer.Option(help="Customers whose rows are in the changelog.", min=1)] = 200_000,
+    orders_per_second: Annotated[int, typer.Option(help="Load meanwhile.", min=10)] = 200,
+    json_file: JsonFile = None,
+) -> None:
+    """Seconds without features after one of two feature workers is killed, with a standby copy and without."""
+    from benchmarks.takeover import run
+
+    _report(run(customers, orders_per_second), json_file)
+
+
+@app.command()
 def model(
     orders: Annotated[Path | None, typer.Option(help="Orders file; CDNOW if left out.")] = None,
     cutoff: Annotated[
@@ -54,6 +78,17 @@ def model(
     from benchmarks.model import run
 
     _report(run(orders, date.fromisoformat(cutoff), horizon_days, currency), json_file)
+
+
+@app.command()
+def outage(
+    minutes: Annotated[float, typer.Option(help="How long Kafka is dead.", min=0.1, max=60)] = 5.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Kafka dead for minutes under HTTP load: events accepted, refused and lost, memory, and time to recover."""
+    from benchmarks.outage import run
+
+    _report(run(minutes), json_file)
 
 
 def _report(figures: dict[str, Any], json_file: Path | None) -> None:

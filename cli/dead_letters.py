@@ -2,12 +2,14 @@
 
 How each letter is replayed once: a replay runs in Kafka transactions, and each of them writes, together with the
 messages, one marker per letter into the dead-letter topic, in the letter's own partition: an empty record with the
-header `clv.replayed_from_offset`. Either both are there or neither, even after `kill -9`. The marker is younger than
-its letter, so retention deletes it later; a consumer group's offset could not say it, since replays pick letters by
-reason. All replays share a transactional id, which is taken before the markers are read: a second replay at the same
-time stops the first.
+header `clv.replayed_from_offset`, under a key made from the letter's. Either both are there or neither, even after
+`kill -9`. Compaction keeps the newest record of a key, so neither a letter nor its marker replaces the other; the
+marker is younger than its letter, so retention deletes it later. A consumer group's offset could not say it, since
+replays pick letters by reason. All replays share a transactional id, which is taken before the markers are read: a
+second replay at the same time stops the first.
 
-It must never delete a letter, and never commit an offset.
+A letter that a tombstone took back (its customer was erased) is neither shown nor replayed, though the topic may still
+hold it. This module must never delete a letter, and never commit an offset.
 """
 
 import asyncio
@@ -21,22 +23,22 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, ProducerFenced
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from schemas.dead_letters import HEADER_REASON, HEADER_REPLAYED, DeadLetter, Reason, from_record
+from cli.reading import CLIENT_ID, present_ends, records_until, topics_reader
+from schemas.dead_letters import DeadLetter, Reason, from_record, marked, marker
 from schemas.topics import CUSTOMER_EVENTS, DEAD_LETTERS, topics
-from services.ingest.letters import HEADER_TRUNCATED_FROM, ORIGIN_HTTP
-from services.runtime.kafka import MAX_REQUEST_BYTES, new_consumer, wait_for_kafka
+from services.ingest.letters import ORIGIN_HTTP
+from services.runtime.dead_letter import HEADER_TRUNCATED_FROM
+from services.runtime.kafka import MAX_REQUEST_BYTES
 from services.runtime.shutdown import KnownProblem
 
 app = typer.Typer(help="Messages that could not be used: list them, replay them.", no_args_is_help=True)
 
 TRANSACTIONAL_ID = "clv-dead-letters-replay"
-_CLIENT_ID = "clv-cli"
-_ANSWER_SECONDS_MAX = 10.0
 _FIRST_BYTES = 80
 _LETTERS_PER_TRANSACTION = 200
 _BYTES_PER_TRANSACTION = 4 * 1024 * 1024
@@ -66,6 +68,7 @@ class Listed(NamedTuple):
     detail: str
     first_bytes: str | None
     value_bytes: int
+    replayed: bool
 
 
 class Listing(NamedTuple):
@@ -73,7 +76,6 @@ class Listing(NamedTuple):
 
     newest: list[Listed]
     by_reason: Counter[str]
-    replayed: set[Place]
     not_letters: int
 
 
@@ -154,83 +156,57 @@ def _run(work: Coroutine[Any, Any, _Answer]) -> _Answer:
 # ---------------------------------------------------------------- reading
 
 
+class Standing(NamedTuple):
+    """Which letters of the topic stand, by their record keys."""
+
+    newest: dict[bytes, Place]
+    """A letter whose origin was read twice is there twice; one that was taken back is not here."""
+    replayed: dict[bytes, int]
+    """The last offset that a replay of the letter covers."""
+
+    def stands(self, record: ConsumerRecord) -> bool:
+        """Whether the record is a letter that was not taken back or written again later."""
+        return self.newest.get(record.key) == (int(record.partition), int(record.offset))
+
+    def is_replayed(self, record: ConsumerRecord) -> bool:
+        """Whether the letter was sent again."""
+        return self.replayed.get(record.key, -1) >= int(record.offset)
+
+
+async def read_standing(reader: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> Standing:
+    """Read the topic once for what became of its letters."""
+    found = Standing({}, {})
+    async for record in records_until(reader, ends):
+        mark = marked(record.key, list(record.headers))
+        if mark is not None:
+            letter, offset = mark
+            found.replayed[letter] = max(offset, found.replayed.get(letter, -1))
+        elif record.value is None:
+            found.newest.pop(record.key, None)
+        elif _letter(record) is not None:
+            found.newest[record.key] = (record.partition, record.offset)
+    return found
+
+
 async def read_listing(bootstrap_servers: str, reason: Reason | None, limit: int) -> Listing:
     """Read the topic from its beginning to its present end. Raises KnownProblem if there is no Kafka or no topic."""
     newest: deque[Listed] = deque(maxlen=limit)
     per_partition: dict[int, deque[Listed]] = {}
     by_reason: Counter[str] = Counter()
-    replayed: set[Place] = set()
     not_letters = 0
-    async with _reader(bootstrap_servers) as reader:
-        async for record in _records(reader, await _ends(reader)):
-            marked = _marked(record)
-            if marked is not None:
-                replayed.add(marked)
-                continue
+    async with topics_reader(bootstrap_servers, [DEAD_LETTERS]) as reader:
+        ends = await present_ends(reader)
+        standing = await read_standing(reader, ends)
+        async for record in records_until(reader, ends):
             letter = _letter(record)
             if letter is None:
-                not_letters += 1
-            elif reason in (None, letter.reason):
+                not_letters += record.value is not None and marked(record.key, list(record.headers)) is None
+            elif standing.stands(record) and reason in (None, letter.reason):
                 by_reason[letter.reason.value] += 1
-                per_partition.setdefault(record.partition, deque(maxlen=limit)).append(_listed(record, letter))
+                row = _listed(record, letter, standing.is_replayed(record))
+                per_partition.setdefault(record.partition, deque(maxlen=limit)).append(row)
     newest.extend(sorted((each for rows in per_partition.values() for each in rows), key=lambda row: row.time))
-    return Listing(list(newest), by_reason, replayed, not_letters)
-
-
-@asynccontextmanager
-async def _reader(bootstrap_servers: str) -> AsyncIterator[AIOKafkaConsumer]:
-    await wait_for_kafka(bootstrap_servers, 0.0)
-    consumer = new_consumer(bootstrap_servers, _CLIENT_ID, None, max_poll_records=500)
-    consumer.subscribe([DEAD_LETTERS])  # without a group: all partitions
-    try:
-        try:
-            await consumer.start()
-        except UnknownTopicOrPartitionError:
-            raise KnownProblem(
-                f"Kafka at {bootstrap_servers} has no topic {DEAD_LETTERS}: is it the right one?"
-            ) from None
-        yield consumer
-    finally:
-        await consumer.stop()
-
-
-async def _ends(reader: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-    """The present end of each partition: the offset after the last record that is committed."""
-    ends: dict[TopicPartition, int] = await reader.end_offsets(list(reader.assignment()))
-    return ends
-
-
-async def _records(reader: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
-    """All records from the beginning up to `ends`, in order within a partition."""
-    await reader.seek_to_beginning(*ends)
-    loop = asyncio.get_running_loop()
-    heard_at = loop.time()
-    unread = set(ends)
-    while unread:
-        fetched = await reader.getmany(timeout_ms=200)
-        for partition, batch in fetched.items():
-            for record in batch:
-                if record.offset < ends[partition]:
-                    yield record
-        now = loop.time()
-        left = {each for each in unread if await reader.position(each) < ends[each]}
-        if fetched or left != unread:
-            heard_at = now
-        elif now - heard_at > _ANSWER_SECONDS_MAX:
-            raise KnownProblem(f"Kafka sent nothing for {_ANSWER_SECONDS_MAX:g} s: try again")
-        unread = left
-
-
-def _marked(record: ConsumerRecord) -> Place | None:
-    """The place of the letter that this record marks as replayed; None if it is no marker."""
-    named = dict(record.headers)
-    if HEADER_REASON in named or HEADER_REPLAYED not in named:
-        return None
-    try:
-        partition, offset = named[HEADER_REPLAYED].decode().split(":")
-        return int(partition), int(offset)
-    except ValueError:
-        return None
+    return Listing(list(newest), by_reason, not_letters)
 
 
 def _letter(record: ConsumerRecord) -> DeadLetter | None:
@@ -240,7 +216,7 @@ def _letter(record: ConsumerRecord) -> DeadLetter | None:
         return None
 
 
-def _listed(record: ConsumerRecord, letter: DeadLetter) -> Listed:
+def _listed(record: ConsumerRecord, letter: DeadLetter, replayed: bool) -> Listed:
     return Listed(
         place=(record.partition, record.offset),
         time=datetime.fromtimestamp(letter.rejected_at_ms / 1000, UTC).isoformat(timespec="milliseconds"),
@@ -253,6 +229,7 @@ def _listed(record: ConsumerRecord, letter: DeadLetter) -> Listed:
         detail=letter.detail,
         first_bytes=None if letter.value is None else _shown(letter.value),
         value_bytes=len(letter.value or b""),
+        replayed=replayed,
     )
 
 
@@ -268,7 +245,7 @@ def _shown(found: bytes) -> str:
 async def replay(bootstrap_servers: str, reason: Reason | None, *, dry_run: bool) -> Replay:
     """Publish all letters that match and were not replayed before; returns once Kafka has committed them."""
     done = Replay(Counter(), 0, Counter())
-    async with _reader(bootstrap_servers) as reader:
+    async with topics_reader(bootstrap_servers, [DEAD_LETTERS]) as reader:
         if dry_run:
             async for batch in _to_replay(reader, reason, done.skipped):
                 for _, letter in batch:
@@ -277,15 +254,17 @@ async def replay(bootstrap_servers: str, reason: Reason | None, *, dry_run: bool
         async with _replayer(bootstrap_servers) as producer:
             async for batch in _to_replay(reader, reason, done.skipped):
                 async with producer.transaction():
-                    for place, letter in batch:
-                        await _publish(producer, place, letter)
+                    for source, letter in batch:
+                        await _publish(producer, source, letter)
                 for _, letter in batch:
                     done.by_reason[letter.reason.value] += 1
     return done._replace(already_replayed=done.skipped.pop(_BEFORE, 0))
 
 
 _BEFORE = "replayed before"
-_Batch = list[tuple[Place, DeadLetter]]
+_Source = tuple[bytes, int, int]
+"""Key, partition and offset of a letter's record."""
+_Batch = list[tuple[_Source, DeadLetter]]
 
 
 @asynccontextmanager
@@ -293,7 +272,7 @@ async def _replayer(bootstrap_servers: str) -> AsyncIterator[AIOKafkaProducer]:
     """The one producer that may replay. Starting it ends the open transaction of any other."""
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap_servers,
-        client_id=_CLIENT_ID,
+        client_id=CLIENT_ID,
         transactional_id=TRANSACTIONAL_ID,
         acks="all",
         max_request_size=MAX_REQUEST_BYTES,
@@ -307,16 +286,15 @@ async def _replayer(bootstrap_servers: str) -> AsyncIterator[AIOKafkaProducer]:
 
 async def _to_replay(reader: AIOKafkaConsumer, reason: Reason | None, skipped: Counter[str]) -> AsyncIterator[_Batch]:
     """Batches of letters to replay, each small enough for one transaction. Counts the others in `skipped`, by why."""
-    ends = await _ends(reader)
-    replayed = {marked async for record in _records(reader, ends) if (marked := _marked(record)) is not None}
+    ends = await present_ends(reader)
+    standing = await read_standing(reader, ends)
     batch: _Batch = []
     batch_bytes = 0
-    async for record in _records(reader, ends):
-        letter = None if _marked(record) else _letter(record)
-        if letter is None or reason not in (None, letter.reason):
+    async for record in records_until(reader, ends):
+        letter = _letter(record)
+        if letter is None or not standing.stands(record) or reason not in (None, letter.reason):
             continue
-        place = (record.partition, record.offset)
-        why_not = _BEFORE if place in replayed else _why_not(letter)
+        why_not = _BEFORE if standing.is_replayed(record) else _why_not(letter)
         if why_not is not None:
             skipped[why_not] += 1
             continue
@@ -324,7 +302,7 @@ async def _to_replay(reader: AIOKafkaConsumer, reason: Reason | None, skipped: C
         if batch and (len(batch) == _LETTERS_PER_TRANSACTION or batch_bytes + size > _BYTES_PER_TRANSACTION):
             yield batch
             batch, batch_bytes = [], 0
-        batch.append((place, letter))
+        batch.append(((record.key, record.partition, record.offset), letter))
         batch_bytes += size
     if batch:
         yield batch
@@ -347,13 +325,13 @@ def _target(letter: DeadLetter) -> str | None:
     return letter.origin.topic if any(letter.origin.topic == each.name for each in topics().values()) else None
 
 
-async def _publish(producer: AIOKafkaProducer, place: Place, letter: DeadLetter) -> None:
+async def _publish(producer: AIOKafkaProducer, source: _Source, letter: DeadLetter) -> None:
     """The original message and the marker that it was replayed, both in the open transaction."""
-    mark = (HEADER_REPLAYED, f"{place[0]}:{place[1]}".encode())
+    key, value, mark = marker(*source)
     target = _target(letter)
     assert target is not None
-    await producer.send(target, key=letter.key, value=letter.value, headers=[*letter.original_headers, mark])
-    await producer.send(DEAD_LETTERS, key=letter.key, value=b"", partition=place[0], headers=[mark])
+    await producer.send(target, key=letter.key, value=letter.value, headers=[*letter.original_headers, *mark])
+    await producer.send(DEAD_LETTERS, key=key, value=value, partition=source[1], headers=mark)
 
 
 # ---------------------------------------------------------------- showing
@@ -372,7 +350,7 @@ def _listing_json(listing: Listing) -> dict[str, Any]:
             "detail": row.detail,
             "first_bytes": row.first_bytes,
             "value_bytes": row.value_bytes,
-            "replayed": row.place in listing.replayed,
+            "replayed": row.replayed,
         }
         for row in listing.newest
     ]
@@ -392,7 +370,7 @@ def _print_listing(listing: Listing) -> None:
         if row.origin_partition is not None:
             origin += f"-{row.origin_partition}@{row.origin_offset}"
         shown = (row.time, row.reason, origin, row.key or "", row.detail, row.first_bytes or "")
-        table.add_row(*map(escape, shown), "yes" if row.place in listing.replayed else "")
+        table.add_row(*map(escape, shown), "yes" if row.replayed else "")
     if listing.newest:
         console.print(table)
     total = listing.by_reason.total()

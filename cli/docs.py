@@ -1,4 +1,4 @@
-"""Writes what is made from the services' declarations: docs/metrics.md, docs/settings.md and the Strimzi topics.
+"""Writes what is made from declarations: docs/metrics.md, settings.md and personal-data.md, and the Strimzi topics.
 
 `python -m cli.docs` writes; with --check it writes nothing, lists what is stale and exits 1.
 """
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 import services
 from deploy.topic_manifests import OWNED_GLOB, topic_manifest_files
 from schemas.generate import Files, run
+from schemas.personal_data import personal_data_page
 from schemas.topic_pages import markdown_table
 from services.runtime.settings import PREFIX, CommonSettings
 from services.runtime.telemetry import METRICS
@@ -29,6 +30,7 @@ def generated_files() -> Files:
     return {
         Path("docs/metrics.md"): metrics_page(),
         Path("docs/settings.md"): settings_page(),
+        Path("docs/personal-data.md"): personal_data_page(COMMAND),
         **topic_manifest_files(COMMAND),
     }
 

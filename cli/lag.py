@@ -26,8 +26,12 @@ class LagReader:
         self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None)
 
     async def __aenter__(self) -> "LagReader":
-        await self._admin.start()
-        await self._consumer.start()
+        try:
+            await self._admin.start()
+            await self._consumer.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,10 @@ class Platform:
     """Servers and services. A context manager: all of it runs inside, none of it afterwards.
 
     models_dir: a models folder with a bundle in use. work_dir: logs and the feature worker's table. data_dir: where the
-    embedded servers keep their data; None is a folder that goes away. settings: environment of the services.
+    embedded servers keep their data; None is a folder that goes away. settings: environment of the services. names: a
+    service, or a further process of one, as in features-2, which gets a port and a data folder of its own. brokers: of
+    the embedded Kafka. commands: by service, how its processes are started where it is not `python -m services.<name>`.
+    usual_ports: whether services listen where the documents say, if nobody else does; a killed one may lose that place.
     """
 
     models_dir: Path
@@ -50,12 +53,16 @@ class Platform:
     settings: Mapping[str, str] = field(default_factory=dict)
     announce: Announce = lambda _: None
     names: tuple[str, ...] = ("ingest", "features", "scorer", "sink")
+    brokers: int = 1
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    usual_ports: bool = True
     stack: LocalStack = field(init=False)
     processes: dict[str, ServiceProcess] = field(init=False, default_factory=dict)
     ports: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.stack = LocalStack(self.data_dir, announce=self.announce)
+        heap_mb = 512 if self.brokers == 1 else 320
+        self.stack = LocalStack(self.data_dir, brokers=self.brokers, heap_mb=heap_mb, announce=self.announce)
 
     def start_servers(self) -> None:
         """Kafka and MongoDB, with all topics, collections and indexes."""
@@ -65,24 +72,39 @@ class Platform:
     def start_services(self) -> None:
         """All services at once; returns when every one says that it is ready. Raises KnownProblem if one does not."""
         for name in self.names:
-            self.ports[name] = DEFAULT_PORTS[name] if is_free(DEFAULT_PORTS[name]) else free_ports(1)[0]
-            self.processes[name] = self._process(name)
-            self.processes[name].start()
+            self.start_service(name)
         for name in self.names:
             self._wait_ready(name)
 
+    def start_service(self, name: str) -> None:
+        """Start one process, which may be a further one of its service. Returns at once."""
+        if name not in self.processes:
+            port = DEFAULT_PORTS.get(name, 0) if self.usual_ports else 0
+            self.ports[name] = port if port and is_free(port) else free_ports(1, avoid=self.ports.values())[0]
+            self.processes[name] = self._process(name)
+        self.processes[name].start()
+
+    def remove_service(self, name: str) -> int | None:
+        """End one process for good, cleanly; its exit code. Its data folder stays."""
+        return self.processes.pop(name).stop()
+
     def _process(self, name: str) -> ServiceProcess:
+        service = name.partition("-")[0]
         environment = {
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             **self.addresses.as_env(),
             "CLV_MODELS_DIR": str(self.models_dir),
-            "CLV_FEATURES_DATA_DIR": str(self.work_dir / "features"),
-            f"CLV_{name.upper()}_HTTP_PORT": str(self.ports[name]),
+            "CLV_FEATURES_DATA_DIR": str(self.features_dir(name if service == "features" else "features")),
+            f"CLV_{service.upper()}_HTTP_PORT": str(self.ports[name]),
             **self.settings,
         }
-        command = [sys.executable, "-m", f"services.{name}"]
+        command = self.commands.get(service, (sys.executable, "-m", f"services.{service}"))
         return ServiceProcess(name, command, environment, self.log_of(name), cwd=self.work_dir)
+
+    def features_dir(self, name: str) -> Path:
+        """Folder of a feature worker's local table."""
+        return self.work_dir / name
 
     def log_of(self, name: str) -> Path:
         """Log file of a service."""

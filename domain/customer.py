@@ -4,7 +4,7 @@ Placing, refunding and cancelling are set unions keyed by id: they commute and r
 worth is never stored; it is derived from the sets by domain.purchases, as of a day. Pure: no clock, no IO.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from struct import Struct
 
@@ -126,6 +126,50 @@ def fold(events: Iterable[Event]) -> CustomerState:
     return state
 
 
+def union(states: Sequence[CustomerState]) -> CustomerState:
+    """The state of one customer who was known as several: what folding all their events together gives.
+
+    The same order, refund or cancellation in two of them counts once, by the rules of `apply`. Day totals add up, since
+    their orders are no longer known one by one.
+    """
+    if len(states) == 1:
+        return states[0]
+    orders: dict[bytes, tuple[int, int]] = {}
+    refunds: dict[bytes, tuple[int, int, bytes]] = {}
+    cancelled: dict[bytes, int] = {}
+    folded: dict[int, DayTotal] = {}
+    profiles = [state.profile for state in states if state.profile is not None]
+    for state in states:
+        for key, at_ms, minor in ORDER.iter_unpack(state.orders):
+            orders[key] = max(orders.get(key, (at_ms, minor)), (at_ms, minor))
+        for key, order, at_ms, minor in REFUND.iter_unpack(state.refunds):
+            refunds[key] = max(refunds.get(key, (at_ms, minor, order)), (at_ms, minor, order))
+        for order, at_ms in CANCELLATION.iter_unpack(state.cancelled):
+            cancelled[order] = min(cancelled.get(order, at_ms), at_ms)
+        for day, more in state.folded.items():
+            known = folded.get(day, DayTotal(0, 0, 0))
+            folded[day] = DayTotal(
+                known.orders + more.orders, known.gross_minor + more.gross_minor, known.net_minor + more.net_minor
+            )
+    return CustomerState(
+        b"".join(ORDER.pack(key, *rest) for key, rest in orders.items()),
+        b"".join(REFUND.pack(key, order, at_ms, minor) for key, (at_ms, minor, order) in refunds.items()),
+        b"".join(CANCELLATION.pack(*item) for item in cancelled.items()),
+        max(profiles, key=_profile_rank, default=None),
+        folded,
+        max((state.folded_through_day for state in states), default=CustomerState().folded_through_day),
+    )
+
+
+def latest_ms(state: CustomerState) -> int:
+    """When the last thing that the state knows of happened, epoch milliseconds; 0 for an empty state."""
+    times = [at_ms for _, at_ms, _ in ORDER.iter_unpack(state.orders)]
+    times += [at_ms for _, _, at_ms, _ in REFUND.iter_unpack(state.refunds)]
+    times += [at_ms for _, at_ms in CANCELLATION.iter_unpack(state.cancelled)]
+    times += [day * DAY_MS for day in state.folded]
+    return max(times, default=0)
+
+
 def _profile_rank(profile: Profile) -> tuple[int, int]:
     return profile.at_ms, profile.birth_year or 0
 
@@ -136,7 +180,7 @@ def _place(state: CustomerState, event: OrderPlaced) -> None:
     if day <= state.folded_through_day:
         # Its neighbours are day totals already, so its id can no longer be remembered: a repeat is then held off by
         # the source-offset guard alone.
-        _add_to_day(state, day, minor, minor)
+        _place_in_day(state, id_key(event.order_id), day, minor)
         return
     key = id_key(event.order_id)
     at = _find(state.orders, key, ORDER.size)
@@ -147,6 +191,17 @@ def _place(state: CustomerState, event: OrderPlaced) -> None:
             _fold_oldest(state)
     elif (at_ms, minor) > ORDER.unpack_from(state.orders, at)[1:]:
         state.orders = _replaced(state.orders, at, ORDER.pack(key, at_ms, minor))
+
+
+def _place_in_day(state: CustomerState, key: bytes, day: int, minor: int) -> None:
+    """Add an order to the total of its day, with the refunds that waited for it. A cancelled one is gone already."""
+    back = 0
+    if key in state.refunds:
+        refunds = list(REFUND.iter_unpack(state.refunds))
+        back = sum(refund[3] for refund in refunds if refund[1] == key)
+        state.refunds = b"".join(REFUND.pack(*refund) for refund in refunds if refund[1] != key)
+    if _find(state.cancelled, key, CANCELLATION.size) < 0:
+        _add_to_day(state, day, minor, minor - min(minor, back))
 
 
 def _refund(state: CustomerState, event: OrderRefunded) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.customer import CustomerState
-from domain.purchases import LooseRefunds, Purchases, purchases
+from domain.purchases import LooseRefunds, Purchases, Settled, settle, sum_by
 from domain.rfm_scores import Quintiles, rfm_cell, score_high_is_good, score_low_is_good
 
 Floats = NDArray[np.float64]
@@ -158,22 +158,26 @@ class FeatureRows(NamedTuple):
 
 
 def features(
-    states: Sequence[CustomerState], as_of_days: Sequence[int], quintiles: Quintiles, minor_per_major: int
+    states: Sequence[CustomerState],
+    as_of_days: Sequence[int],
+    quintiles: Quintiles,
+    minor_per_major: int,
+    settled: Settled | None = None,
 ) -> FeatureRows:
     """Features of each state as of the end of its day; what happened after that day is not seen.
 
     as_of_days: days since 1970 (UTC), one a state. minor_per_major: minor units in one unit of the reporting currency.
     A customer without an order that counts has 0 total_orders, and NaN wherever an order would be needed. The profile
-    has no past: it is taken as it stands in the state.
+    has no past: it is taken as it stands in the state. settled: settle(states, as_of_days), where it is known already.
     """
     count = len(states)
     as_of = np.asarray(as_of_days, dtype=np.int64)
-    found, loose = purchases(states, as_of_days)
+    found, loose, *_ = settled or settle(states, as_of_days)
     owner, day_, gross, net = found.owner, found.day, found.gross, found.net
-    loose_minor = _sum_by(loose.owner, loose.minor, count)
+    loose_minor = sum_by(loose.owner, loose.minor, count)
 
-    orders = _sum_by(owner, found.orders, count)
-    gross_sum, net_sum = _sum_by(owner, gross, count), _sum_by(owner, net, count) - loose_minor
+    orders = sum_by(owner, found.orders, count)
+    gross_sum, net_sum = sum_by(owner, gross, count), sum_by(owner, net, count) - loose_minor
     some = orders > 0
     first_row = np.searchsorted(owner, np.arange(count))
     last_row = np.searchsorted(owner, np.arange(count), side="right") - 1
@@ -201,13 +205,6 @@ def features(
     return FeatureRows(inputs, np.column_stack([engineered, extras]))
 
 
-def _sum_by(owner: Ints, values: Ints, count: int) -> Ints:
-    """Exact integer sums by owner (np.bincount would go through floats)."""
-    sums = np.zeros(count, dtype=np.int64)
-    np.add.at(sums, owner, values)
-    return sums
-
-
 def _pick(values: Ints, rows: Ints, some: NDArray[np.bool_]) -> Ints:
     if not len(values):
         return np.zeros(len(rows), dtype=np.int64)
@@ -226,9 +223,9 @@ def _windows(p: Purchases, loose: LooseRefunds, as_of: Ints, some: NDArray[np.bo
     counts, spends = [], []
     for window in WINDOWS_DAYS:
         inside, loose_inside = age < window, loose_age < window
-        counts.append(np.where(some, _sum_by(p.owner[inside], p.orders[inside], len(some)), np.nan))
-        net = _sum_by(p.owner[inside], p.net[inside], len(some))
-        net -= _sum_by(loose.owner[loose_inside], loose.minor[loose_inside], len(some))
+        counts.append(np.where(some, sum_by(p.owner[inside], p.orders[inside], len(some)), np.nan))
+        net = sum_by(p.owner[inside], p.net[inside], len(some))
+        net -= sum_by(loose.owner[loose_inside], loose.minor[loose_inside], len(some))
         spends.append(np.where(some, net / unit, np.nan))
     return counts + spends
 
@@ -241,11 +238,11 @@ def _order_values(
     np.maximum.at(largest, p.owner, p.gross // p.orders)
     on_last = p.day == last_day[p.owner]
     with np.errstate(divide="ignore", invalid="ignore"):
-        last = _sum_by(p.owner[on_last], p.gross[on_last], count) / _sum_by(p.owner[on_last], p.orders[on_last], count)
+        last = sum_by(p.owner[on_last], p.gross[on_last], count) / sum_by(p.owner[on_last], p.orders[on_last], count)
         # Around each customer's own whole mean, which is off by less than a minor unit: the squares stay small.
         centre = np.where(some, gross_sum // np.maximum(orders, 1), 0)
         deviation = p.gross // p.orders - centre[p.owner]
-        mean = _sum_by(p.owner, deviation * p.orders, count) / orders
+        mean = sum_by(p.owner, deviation * p.orders, count) / orders
         squares = _sum_of_squares(p.owner, deviation, p.orders, count)
         std = np.sqrt(np.maximum(squares / orders - mean * mean, 0.0)) / unit
     return [np.where(some, largest / unit, np.nan), np.where(some, last / unit, np.nan), np.where(some, std, np.nan)]
@@ -257,7 +254,7 @@ def _sum_of_squares(owner: Ints, values: Ints, weights: Ints, count: int) -> Flo
     size = np.abs(values)
     high, low = size >> 22, size & (2**22 - 1)  # amounts are below 2^44, so each product is too
     parts = (high * high, high * low, low * low)
-    squared = [_sum_by(owner, part * weights, count).astype(np.float64) for part in parts]
+    squared = [sum_by(owner, part * weights, count).astype(np.float64) for part in parts]
     return squared[0] * 2.0**44 + squared[1] * 2.0**23 + squared[2]
 
 
@@ -276,21 +273,21 @@ def _gaps_and_btyd(
     fresh[1:] = (p.owner[1:] != p.owner[:-1]) | (p.day[1:] != p.day[:-1])
     day_index = np.cumsum(fresh) - 1
     owner, day_ = p.owner[fresh], p.day[fresh]
-    day_net = _sum_by(day_index, p.net, len(owner))
+    day_net = sum_by(day_index, p.net, len(owner))
     repeat = np.zeros(len(owner), dtype=np.bool_)
     repeat[1:] = owner[1:] == owner[:-1]
     gap = np.zeros(len(owner), dtype=np.int64)
     gap[1:] = day_[1:] - day_[:-1]
     gap_owner, gap = owner[repeat], gap[repeat]
     x = np.bincount(gap_owner, minlength=count).astype(np.float64)
-    sums = _sum_by(gap_owner, gap, count)
-    squares = _sum_by(gap_owner, gap * gap, count)
-    litt = _sum_by(gap_owner, _LOG_GAP[np.minimum(gap, len(_LOG_GAP) - 1)], count) / _LOG_UNIT
+    sums = sum_by(gap_owner, gap, count)
+    squares = sum_by(gap_owner, gap * gap, count)
+    litt = sum_by(gap_owner, _LOG_GAP[np.minimum(gap, len(_LOG_GAP) - 1)], count) / _LOG_UNIT
     last_gap = np.full(count, np.nan)
     last_gap[gap_owner] = gap  # sorted by day, so the last gap of each owner stays
     positive = day_net > 0
     paid_days = np.bincount(owner[positive], minlength=count).astype(np.float64)
-    paid = _sum_by(owner[positive], day_net[positive], count)
+    paid = sum_by(owner[positive], day_net[positive], count)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = (x * squares - sums.astype(np.float64) ** 2) / (x * x)
         gap_std = np.where(x >= 2, np.sqrt(np.maximum(variance, 0.0)), np.nan)

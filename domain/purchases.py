@@ -44,8 +44,34 @@ class LooseRefunds(NamedTuple):
     minor: Ints
 
 
+class Amounts(NamedTuple):
+    """Amounts in minor units, and the row of the batch that each belongs to."""
+
+    owner: Ints
+    minor: Ints
+
+
+class Settled(NamedTuple):
+    """Orders, refunds and cancellations of a batch joined: what counts, and what is only told (domain.ledger)."""
+
+    found: Purchases
+    loose: LooseRefunds
+    cancelled: Amounts
+    """A row a cancelled order: its refunds, up to its amount."""
+    excess: Amounts
+    """A row an order that was refunded beyond its amount, cancelled or not: what is beyond."""
+    waiting: Amounts
+    """A row a refund whose order is not known as of the day."""
+
+
 def purchases(states: Sequence[CustomerState], as_of_days: Sequence[int]) -> tuple[Purchases, LooseRefunds]:
     """What counts of each state as of the end of its day (since 1970, UTC); what happened later is not seen."""
+    settled = settle(states, as_of_days)
+    return settled.found, settled.loose
+
+
+def settle(states: Sequence[CustomerState], as_of_days: Sequence[int]) -> Settled:
+    """The joined records of each state as of the end of its day (since 1970, UTC); what happened later is not seen."""
     end_ms = (np.asarray(as_of_days, dtype=np.int64) + 1) * DAY_MS
     orders, owner = _joined([state.orders for state in states], _ORDERS, ORDER.size)
     refunds, refund_owner = _joined([state.refunds for state in states], _REFUNDS, REFUND.size)
@@ -53,22 +79,42 @@ def purchases(states: Sequence[CustomerState], as_of_days: Sequence[int]) -> tup
     refunds, refund_owner = refunds[seen], refund_owner[seen]
     loose = refunds["order"] == _NO_ORDER
     named, named_owner = refunds[~loose], refund_owner[~loose]
-    counts = orders["at_ms"] < end_ms[owner]
-    net = orders["minor"].copy()
+    known = orders["at_ms"] < end_ms[owner]
+    counts, gross, net = known, orders["minor"], orders["minor"]
+    cancelled = excess = waiting = _NONE
     if len(named):
         place = _place_of(orders["key"], owner, named["order"], named_owner)
         back = np.zeros(len(orders), dtype=np.int64)
         np.add.at(back, place[place >= 0], named["minor"][place >= 0])
-        net -= np.minimum(net, back)
-    cancelled, canceller = _joined([state.cancelled for state in states], _CANCELLATIONS, CANCELLATION.size)
-    if len(cancelled):
-        place = _place_of(orders["key"], owner, cancelled["order"], canceller)
-        known = (place >= 0) & (cancelled["at_ms"] < end_ms[canceller])
-        counts[place[known]] = False
+        net = np.maximum(gross - back, 0)
+        beyond = known & (back > gross)
+        excess = Amounts(owner[beyond], (back - gross)[beyond])
+        waits = place < 0
+        waits[~waits] = ~known[place[~waits]]
+        waiting = Amounts(named_owner[waits], named["minor"][waits])
+    cancellations, canceller = _joined([state.cancelled for state in states], _CANCELLATIONS, CANCELLATION.size)
+    if len(cancellations):
+        place = _place_of(orders["key"], owner, cancellations["order"], canceller)
+        counts = known.copy()
+        counts[place[(place >= 0) & (cancellations["at_ms"] < end_ms[canceller])]] = False
+        gone = known & ~counts
+        cancelled = Amounts(owner[gone], (gross - net)[gone])
     day = orders["at_ms"] // DAY_MS
-    columns = (owner[counts], day[counts], np.ones(int(counts.sum()), np.int64), orders["minor"][counts], net[counts])
+    columns = (owner[counts], day[counts], np.ones(int(counts.sum()), np.int64), gross[counts], net[counts])
     found = _sorted(_with_folded(columns, states, as_of_days))
-    return found, LooseRefunds(refund_owner[loose], refunds["at_ms"][loose] // DAY_MS, refunds["minor"][loose])
+    on_day = LooseRefunds(refund_owner[loose], refunds["at_ms"][loose] // DAY_MS, refunds["minor"][loose])
+    return Settled(found, on_day, cancelled, excess, waiting)
+
+
+_NONE = Amounts(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+
+def sum_by(owner: Ints, values: Ints, count: int) -> Ints:
+    """Exact integer sums by owner, (count,). (np.bincount would go through floats.)"""
+    sums = np.zeros(count, dtype=np.int64)
+    if len(owner):
+        np.add.at(sums, owner, values)
+    return sums
 
 
 def _joined(blobs: list[bytes], dtype: np.dtype[np.void], size: int) -> tuple[NDArray[np.void], Ints]:

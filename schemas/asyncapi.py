@@ -156,7 +156,14 @@ def _dead_letter(topic: Topic) -> Document:
     }
 
 
-_OPTIONAL_HEADERS = (dead_letters.HEADER_PARTITION, dead_letters.HEADER_OFFSET, dead_letters.HEADER_REPLAYED)
+_OPTIONAL_HEADERS = (
+    dead_letters.HEADER_PARTITION,
+    dead_letters.HEADER_OFFSET,
+    dead_letters.HEADER_REPLAYED,
+    dead_letters.HEADER_ARRIVED_AT_MS,
+    dead_letters.HEADER_KEY,
+    dead_letters.HEADER_NO_VALUE,
+)
 
 
 def dead_letter_headers() -> Mapping[str, tuple[str, JsonSchema]]:
@@ -173,8 +180,18 @@ def dead_letter_headers() -> Mapping[str, tuple[str, JsonSchema]]:
         dead_letters.HEADER_TOPIC: ("Topic it came from; 'http' for a request", {}),
         dead_letters.HEADER_PARTITION: ("Partition it came from, decimal; absent for HTTP", number),
         dead_letters.HEADER_OFFSET: ("Offset it came from, decimal; absent for HTTP", number),
+        dead_letters.HEADER_ARRIVED_AT_MS: (
+            "When the customer event behind it arrived, milliseconds since 1970 (UTC), decimal",
+            number,
+        ),
+        dead_letters.HEADER_KEY: ("The original's key, byte for byte; absent if it had none", {}),
+        dead_letters.HEADER_NO_VALUE: ("Present, and empty, if the original had no value", {"const": ""}),
         dead_letters.HEADER_STAGE: ("Stage, as Kafka Connect names it", {}),
-        dead_letters.HEADER_REPLAYED: ("Offset of the dead letter that it was replayed from, decimal", number),
+        dead_letters.HEADER_REPLAYED: (
+            "On a record without value that marks a letter as replayed, and on the message sent again: partition and "
+            "offset of the dead letter, decimal",
+            {"pattern": "^[0-9]+:[0-9]+$"},
+        ),
     }
 
 

@@ -18,6 +18,54 @@ InputValues = msgspec.defstruct("InputValues", [(name, float) for name in INPUT_
 FeatureValues = msgspec.defstruct("FeatureValues", [(name, float) for name in FEATURE_NAMES], gc=False)
 """One row of each map, in order of the names: encoded like a map, at half the cost. NaN is written as null."""
 
+NOTHING = 0.0
+"""The default amount of a Ledger. Where it is this very object, it is left out of the message."""
+
+_MONEY = {"x-unit": "currency"}
+
+
+class Ledger(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """How the customer's money stands as of the day (domain.ledger). Money in major units of `currency`.
+
+    What may be left out is 0 then. Every refund is in exactly one of the fields but `gross` and `net`.
+    """
+
+    orders_placed: Annotated[
+        int, Meta(description="Orders placed, cancelled ones included", extra_json_schema={"x-unit": "orders"})
+    ]
+    gross: Annotated[float, Meta(description="Value of the orders that count", extra_json_schema=_MONEY)]
+    net: Annotated[float, Meta(description="gross − refunded − loose_refunds", extra_json_schema=_MONEY)]
+    orders_cancelled: Annotated[
+        int, Meta(description="Orders cancelled, of those placed", extra_json_schema={"x-unit": "orders"})
+    ] = 0
+    refunded: Annotated[
+        float,
+        Meta(description="Refunds of the orders that count, up to each one's amount", extra_json_schema=_MONEY),
+    ] = NOTHING
+    loose_refunds: Annotated[float, Meta(description="Refunds that name no order", extra_json_schema=_MONEY)] = NOTHING
+    cancelled_refunds: Annotated[
+        float,
+        Meta(
+            description="Refunds of cancelled orders, up to each one's amount: both are gone", extra_json_schema=_MONEY
+        ),
+    ] = NOTHING
+    refund_excess: Annotated[
+        float,
+        Meta(description="Refunds beyond the amounts of their orders, cancelled or not", extra_json_schema=_MONEY),
+    ] = NOTHING
+    waiting_refunds: Annotated[
+        float,
+        Meta(description="Refunds whose order is not known: they count once it comes", extra_json_schema=_MONEY),
+    ] = NOTHING
+    waiting_refund_count: Annotated[
+        int, Meta(description="How many refunds wait for their order", extra_json_schema={"x-unit": "refunds"})
+    ] = 0
+
+
+LedgerOfCustomer = Annotated[
+    Ledger | None, Meta(description="Gross, net and refunds; a field left out is 0; null in older messages")
+]
+
 
 class CustomerFeatures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Features of one customer."""
@@ -33,6 +81,7 @@ class CustomerFeatures(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_order_on: Annotated[str | None, Meta(description="UTC date of the last order that counts")]
     inputs: Annotated[Values, Meta(description="The seven inputs; null is unknown")]
     features: Annotated[Values, Meta(description="The engineered features and streaming extras; null is unknown")]
+    ledger: LedgerOfCustomer = None
 
 
 class FeaturesToSend(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -46,6 +95,7 @@ class FeaturesToSend(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_order_on: str | None
     inputs: msgspec.Struct
     features: msgspec.Struct
+    ledger: Ledger | None = None
 
 
 class FeaturesView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -59,6 +109,7 @@ class FeaturesView(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_order_on: str | None
     inputs: msgspec.Raw
     features: msgspec.Raw
+    ledger: Ledger | None = None
 
 
 _encoder = msgspec.json.Encoder()

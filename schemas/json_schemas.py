@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 from domain.features import ENGINEERED, EXTRAS, INPUTS, Feature
 from domain.money import AMOUNT_MINOR_MAX
 from schemas.customer_events import CUSTOMER_EVENT
-from schemas.customer_features import CustomerFeatures
+from schemas.customer_features import CustomerFeatures, Ledger
 from schemas.orders import OrderRecord
 from schemas.predictions import Prediction
 from schemas.segment_thresholds import PopulationSketch
@@ -86,9 +86,16 @@ def _with_features(struct: Any) -> Callable[[], JsonSchema]:
         schema = _msgspec(struct)()
         schema["properties"]["inputs"] |= _values(INPUTS)
         schema["properties"]["features"] |= _values(ENGINEERED + EXTRAS)
+        schema["properties"]["ledger"] = _or_null(schema["properties"]["ledger"], _msgspec(Ledger)())
         return schema
 
     return build
+
+
+def _or_null(declared: JsonSchema, inner: JsonSchema) -> JsonSchema:
+    """A field that holds an `inner` or null, with the description and default of where it is declared."""
+    described = {key: value for key, value in declared.items() if key in ("description", "default")}
+    return {**inner, "type": [inner["type"], "null"], **described}
 
 
 def _values(features: tuple[Feature, ...]) -> JsonSchema:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from schemas.customer_features import Values
+from schemas.customer_features import Ledger, LedgerOfCustomer, Values
 
 SegmentName = Literal["high_value", "medium_high_value", "medium_value", "at_risk"]
 Money = Annotated[float, Meta(description="Major units of `currency`")]
@@ -45,6 +45,7 @@ class Prediction(PredictionHead, frozen=True, kw_only=True, gc=False):
 
     inputs: Annotated[Values, Meta(description="The seven inputs; null is unknown")]
     features: Annotated[Values, Meta(description="The features; null is unknown")]
+    ledger: LedgerOfCustomer = None
 
 
 class PredictionToSend(PredictionHead, frozen=True, kw_only=True, gc=False):
@@ -52,6 +53,7 @@ class PredictionToSend(PredictionHead, frozen=True, kw_only=True, gc=False):
 
     inputs: msgspec.Raw
     features: msgspec.Raw
+    ledger: Ledger | None = None
 
 
 _encoder = msgspec.json.Encoder()

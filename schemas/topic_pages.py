@@ -15,9 +15,6 @@ from schemas.topics import CUSTOMER_EVENTS, DEAD_LETTERS, PREDICTIONS, Topic, to
 _DAY_MS = 86_400_000
 _PREDICTIONS_WITHIN = "within a second, once the services are up and a model is trained"
 
-NOT_SUPPORTED_YET = ("customer.erased", "customer.merged")
-"""Events that are part of the contract, but which this release sends to the dead letters, to be replayed later."""
-
 _CLOUD_EVENTS = """\
 - **CloudEvents** 1.0 are accepted too: binary mode (headers `ce_specversion`, `ce_id`, …; the value is the data) and
   structured mode (content type `application/cloudevents+json`). `id` is the event_id, `type` the event_type, `source`
@@ -117,8 +114,9 @@ def _table(declared: Mapping[str, Topic]) -> str:
 def _kept(topic: Topic) -> str:
     if topic.config.get("cleanup.policy") == "compact":
         return "latest of each key"
+    latest = "latest of each key, " if topic.is_compacted else ""
     retention_ms = int(topic.config.get("retention.ms", 7 * _DAY_MS))
-    return "for ever" if retention_ms == -1 else f"{retention_ms / _DAY_MS:g} days"
+    return latest + ("for ever" if retention_ms == -1 else f"{retention_ms / _DAY_MS:g} days")
 
 
 def _topic_section(name: str, topic: Topic, schemas: Mapping[str, JsonSchema]) -> str:
@@ -129,7 +127,7 @@ def _topic_section(name: str, topic: Topic, schemas: Mapping[str, JsonSchema]) -
     kinds = messages(schemas[topic.schema])
     shown = [(kind_of(example, set(kinds)), example) for example in examples(name)]
     for kind, schema in kinds.items():
-        parts.append(_kind_section(name, kind, schema, [example for of, example in shown if of == kind]))
+        parts.append(_kind_section(kind, schema, [example for of, example in shown if of == kind]))
     return "\n".join(parts)
 
 
@@ -151,7 +149,7 @@ def _how_to_consume(topic: Topic) -> str:
             "- An event larger than ingest's `CLV_INGEST_MAX_EVENT_BYTES` is refused, see [settings](settings.md)."
         )
         lines.append(_CLOUD_EVENTS.rstrip())
-    elif topic.config.get("cleanup.policy") == "compact":
+    elif topic.is_compacted:
         lines.append(
             "- **To consume**: start at the earliest offset to get the latest message of every key, then follow."
         )
@@ -161,10 +159,8 @@ def _how_to_consume(topic: Topic) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kind_section(name: str, kind: str, schema: JsonSchema, shown: Sequence[Example]) -> str:
+def _kind_section(kind: str, schema: JsonSchema, shown: Sequence[Example]) -> str:
     parts = [f"### {kind}\n", f"{schema.get('description', '')}\n"]
-    if name == "customer-events" and kind in NOT_SUPPORTED_YET:
-        parts.append("Not supported yet: kept among the dead letters with the reason `not_supported_yet`.\n")
     parts.append(_field_table(schema))
     for field, prop in schema["properties"].items():
         if "properties" in prop:

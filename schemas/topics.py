@@ -25,6 +25,11 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     partitions: Annotated[int, Meta(ge=1)]
     config: dict[str, str | int | float]
 
+    @property
+    def is_compacted(self) -> bool:
+        """Whether a tombstone removes what the topic holds of its key."""
+        return "compact" in str(self.config.get("cleanup.policy", "")).split(",")
+
     def broker_config(self) -> dict[str, str]:
         """Topic settings as the broker takes them."""
         return {key: str(value) for key, value in self.config.items()}

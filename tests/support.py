@@ -58,7 +58,14 @@ def metric(process: ServiceProcess, name: str, **labels: str) -> float:
 
 def produce(bootstrap: str, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]], **extra: Any) -> None:
     """Publish with confluent-kafka and wait for all acknowledgements."""
-    producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 9_000_000, "linger.ms": 5})
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "message.max.bytes": 9_000_000,
+            "linger.ms": 5,
+            "partitioner": "murmur2_random",
+        }
+    )
     errors: list[Any] = []
     for key, value in messages:
         while True:
@@ -105,6 +112,21 @@ def read_all(bootstrap: str, topic: str, at_least: int = 0, seconds: float = 30.
             if all(end == 0 or positions[p] >= end for p, end in ends.items()):
                 break
         return found
+    finally:
+        consumer.close()
+
+
+def committed_lag(bootstrap: str, group: str, topic: str) -> int:
+    """Records of the topic that the group has not committed."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+    try:
+        partitions = [
+            TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ]
+        return sum(
+            consumer.get_watermark_offsets(at, timeout=10)[1] - max(at.offset, 0)
+            for at in consumer.committed(partitions, timeout=10)
+        )
     finally:
         consumer.close()
 

@@ -118,6 +118,19 @@ class LocalMongo:
         """Let the paused server go on."""
         self.process.resume()
 
+    def step_down(self, seconds: int = 5) -> None:
+        """Make the primary step down; it elects itself and takes writes again, after `seconds` at the earliest.
+
+        Returns at once. Clients see what they see when a larger set changes its primary.
+        """
+        client: MongoClient[dict[str, Any]]
+        client = MongoClient(_HOST, self._port, directConnection=True, serverSelectionTimeoutMS=_ANSWER_MS_MAX)
+        with client:
+            try:
+                client.admin.command("replSetStepDown", seconds, force=True, secondaryCatchUpPeriodSecs=0)
+            except PyMongoError as error:
+                raise LocalStackError(f"MongoDB did not step down: {str(error)[:300]}") from None
+
     def process_log_tail(self, lines: int = 50) -> str:
         """The last lines of the server's own log."""
         return file_tail(self.data_dir / "mongod.log", lines)

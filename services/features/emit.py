@@ -5,11 +5,23 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from domain.features import INPUT_NAMES, date_of, features
+from domain.ledger import Ledgers, ledger_of
+from domain.purchases import settle
 from domain.rfm_scores import Quintiles
-from schemas.customer_features import FeaturesToSend, FeatureValues, InputValues, encode_features, feature_version
+from schemas.customer_features import (
+    NOTHING,
+    FeaturesToSend,
+    FeatureValues,
+    InputValues,
+    Ledger,
+    encode_features,
+    feature_version,
+)
+from services.features.links import known_state
 from services.features.rows import Row
 
 _RECENCY = INPUT_NAMES.index("days_since_last_purchase")
+_COUNTS = {"orders_placed", "orders_cancelled", "waiting_refund_count"}
 
 
 def feature_messages(
@@ -20,7 +32,10 @@ def feature_messages(
     minor_per_major: int,
 ) -> list[bytes]:
     """Encoded customer-features messages, one a customer, as of the given days (since 1970)."""
-    found = features([row.state for _, row in customers], as_of_days, quintiles, minor_per_major)
+    states = [known_state(row) for _, row in customers]
+    settled = settle(states, as_of_days)
+    found = features(states, as_of_days, quintiles, minor_per_major, settled)
+    ledgers = ledgers_to_send(ledger_of(settled, len(states)), minor_per_major)
     quintiles_id = quintiles.fingerprint
     recency = found.inputs[:, _RECENCY].tolist()
     messages = []
@@ -39,10 +54,23 @@ def feature_messages(
                     last_order_on=last,
                     inputs=InputValues(*inputs),
                     features=FeatureValues(*values),
+                    ledger=ledgers[index],
                 )
             )
         )
     return messages
+
+
+def ledgers_to_send(ledgers: Ledgers, minor_per_major: int) -> list[Ledger]:
+    """The ledgers as messages carry them, in major units. Amounts of nothing are NOTHING, and so left out."""
+    assert ledgers._fields == Ledger.__struct_fields__
+    columns = [
+        column.tolist()
+        if name in _COUNTS
+        else [minor / minor_per_major if minor else NOTHING for minor in column.tolist()]
+        for name, column in zip(ledgers._fields, ledgers, strict=True)
+    ]
+    return [Ledger(*row) for row in zip(*columns, strict=True)]
 
 
 @lru_cache(maxsize=4096)

@@ -29,6 +29,22 @@ class FeaturesSettings(CommonSettings):
             ge=0,
         ),
     ] = 86_400
+    features_after_erasure: Annotated[
+        Literal["refuse", "anew"],
+        Field(
+            description="Events of an erased customer that happened after the erasure: refused, or they begin a new"
+            " customer; earlier ones are always refused"
+        ),
+    ] = "refuse"
+    features_standby_replicas: Annotated[
+        int,
+        Field(
+            description="Other workers that keep a copy of each partition's state and can take it over at once; as many"
+            " as there are other workers, at most",
+            ge=0,
+            le=5,
+        ),
+    ] = 1
     features_commit_seconds: Annotated[
         float, Field(description="Seconds between commits of source offsets", gt=0, le=60)
     ] = 1.0

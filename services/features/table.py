@@ -4,21 +4,39 @@ In recovery the row with more events applied wins, not the later write: a worker
 written old rows after the new owner's (seen: 83 such rows after one pause of 16 s).
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import faust
 import rocksdict
 from faust.stores.rocksdb import Store
-from faust.types import TP
 
-from services.features.rows import PROGRESS_KEY, events_applied
-from services.runtime import telemetry
+from services.features.rows import events_applied
+from services.runtime.logs import logger
+
+log = logger(__name__)
+
+FIRST_CUSTOMER = b"\x01"
+"""No customer's key is smaller: ids hold no control characters. What begins with a zero byte is the worker's own."""
+
+
+LOCAL_TABLE_DAYS_MAX = 6
+"""Compaction keeps a deletion for seven days. A local table that slept for longer may have missed one, and would bring
+an erased customer back."""
 
 
 class CustomerStore(Store):
     """Faust's RocksDB store with batch reads and writes by partition."""
+
+    def _open_for_partition(self, partition: int) -> Any:
+        folder = self.partition_path(partition)
+        written = max((file.stat().st_mtime for file in folder.glob("*")), default=time.time())
+        if time.time() - written > LOCAL_TABLE_DAYS_MAX * 86_400:
+            log.warning("local_table_too_old", partition=partition, remedy="recovered from the changelog instead")
+            shutil.rmtree(folder)
+        return super()._open_for_partition(partition)
 
     def get_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         """Values of keys in one partition, None where there is none."""
@@ -27,11 +45,16 @@ class CustomerStore(Store):
         values: list[bytes | None] = self._db_for_partition(partition).get(keys)
         return values
 
-    def put_many(self, partition: int, items: Iterable[tuple[bytes, bytes]], changelog_offset: int | None) -> None:
-        """Write rows and the changelog offset that they reach, all or nothing."""
+    def put_many(
+        self, partition: int, items: Iterable[tuple[bytes, bytes | None]], changelog_offset: int | None
+    ) -> None:
+        """Write rows (None deletes one) and the changelog offset that they reach, all or nothing."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in items:
-            batch.put(key, value)
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
         if changelog_offset is not None:
             batch.put(self.offset_key, str(changelog_offset).encode())
         self._db_for_partition(partition).write(batch)
@@ -39,8 +62,8 @@ class CustomerStore(Store):
     def customers_after(self, partition: int, key: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Up to `limit` customers' rows in key order, strictly after `key` (b"" is before the first)."""
         found: list[tuple[bytes, bytes]] = []
-        for item_key, value in self._db_for_partition(partition).items(from_key=key or b"\x00"):
-            if item_key in (key, PROGRESS_KEY, self.offset_key):
+        for item_key, value in self._db_for_partition(partition).items(from_key=max(key, FIRST_CUSTOMER)):
+            if item_key in (key, self.offset_key):
                 continue
             found.append((item_key, value))
             if len(found) == limit:
@@ -49,37 +72,24 @@ class CustomerStore(Store):
 
     def count_customers(self, partition: int) -> int:
         """Customers in the partition, by walking the keys."""
-        own = (PROGRESS_KEY, self.offset_key)
-        return sum(1 for key in self._db_for_partition(partition).keys() if key not in own)  # noqa: SIM118
+        keys = self._db_for_partition(partition).keys(from_key=FIRST_CUSTOMER)
+        return sum(1 for key in keys if key != self.offset_key)
 
-    def apply_changelog_batch(
-        self, batch: Iterable[Any], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
-    ) -> None:
-        """Recovery: take over changelog rows, better rows only, and remember how far the changelog was read."""
-        newest: dict[int, dict[bytes, bytes | None]] = defaultdict(dict)
-        reached: dict[TP, int] = {}
-        for event in batch:
-            message = event.message
-            partition, key, value = message.tp.partition, message.key, message.value
-            reached[message.tp] = max(message.offset, reached.get(message.tp, -1))
-            newest[partition][key] = _better(newest[partition].get(key), value)
-            telemetry.FEATURES_RECOVERED.inc()
-        for tp, offset in reached.items():
-            rows = newest[tp.partition]
-            write = rocksdict.WriteBatch(raw_mode=True)
-            for key, value in self._merge(tp.partition, rows):
-                if value is None:
-                    write.delete(key)
-                else:
-                    write.put(key, value)
-            write.put(self.offset_key, str(offset).encode())
-            self._db_for_partition(tp.partition).write(write)
+    def apply_changelog(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], reached: int) -> None:
+        """Take over changelog rows in their order, better rows only, together with the offset that they reach.
 
-    def _merge(self, partition: int, rows: dict[bytes, bytes | None]) -> Iterator[tuple[bytes, bytes | None]]:
-        keys = list(rows)
-        for key, known in zip(keys, self.get_many(partition, keys), strict=True):
-            value = rows[key]
-            yield key, (value if value is None else _better(known, value))
+        A row without value deletes what was there before it, however good, and nothing that comes after it.
+        """
+        newest: dict[bytes, bytes | None] = {}
+        deleted: set[bytes] = set()
+        for key, value in rows:
+            if value is None:
+                deleted.add(key)
+            newest[key] = _better(newest.get(key), value)
+        open_keys = [key for key in newest if key not in deleted]
+        for key, stored in zip(open_keys, self.get_many(partition, open_keys), strict=True):
+            newest[key] = _better(stored, newest[key])
+        self.put_many(partition, newest.items(), reached)
 
 
 def _better(known: bytes | None, value: bytes | None) -> bytes | None:

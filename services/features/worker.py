@@ -1,8 +1,8 @@
 """The feature worker: chunks of orders in, changelog rows and customer-features out, in the one safe order.
 
-Per chunk: fold → send changelog and features → wait for both acknowledgements → write the local store → mark the
-offsets processed. Must never mark, store or commit what Kafka has not acknowledged, and must end the process rather
-than skip when it cannot go on.
+Per chunk: fold → send on to other customers' rows what merges and erasures ask for, and wait → send changelog and
+features, and wait for both → write the local store → mark the offsets processed. Must never mark, store or commit what
+Kafka has not acknowledged, and must end the process rather than skip when it cannot go on.
 """
 
 import asyncio
@@ -10,25 +10,41 @@ import time
 from collections import defaultdict
 from typing import Any
 
-import faust
+import msgspec
 from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
 from domain.customer import DAY_MS, has_ordered
 from domain.features import date_of
 from schemas.currencies import minor_per_major
-from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG, ORDERS, topic
-from services.features.chunks import ChunkConsumer, ChunkTransport, PassThrough
+from schemas.dead_letters import DeadLetter, Reason
+from schemas.orders import encode_order
+from schemas.tombstones import Cause, cause_headers
+from schemas.topics import ORDERS
+from services.features.app import build_app, build_table, orders_topic
+from services.features.chunks import ChunkConsumer
 from services.features.emit import feature_messages
-from services.features.fold import Folded, fold_chunk, keys_of
-from services.features.refresh import SLICE_CUSTOMERS_MAX, advance_sweep, begin_sweep, customers_due
-from services.features.rows import PROGRESS_KEY, Progress, Row, decode_progress, decode_row, encode, new_progress
+from services.features.fold import Folded, Rejected, ToSend, Touched, fold_chunk, keys_of
+from services.features.links import is_forgotten, known_state, survivor
+from services.features.refresh import SLICE_CUSTOMERS_MAX, Pacer, begin_sweep
+from services.features.rows import (
+    PROGRESS_KEY,
+    Progress,
+    Row,
+    decode_progress,
+    decode_row,
+    encode,
+    erased_key,
+    new_progress,
+    stored,
+)
 from services.features.settings import FeaturesSettings
-from services.features.table import CustomerStore, CustomerTable
+from services.features.table import CustomerStore
+from services.features.writer import Fenced, PartitionWriter
 from services.runtime import telemetry
 from services.runtime.bundle import BundleHead, current_bundle, read_head
-from services.runtime.dead_letter import letter_of, send_dead_letter
-from services.runtime.kafka import Item, new_producer, send_batches
+from services.runtime.dead_letter import letter_of
+from services.runtime.kafka import Item, new_producer
 from services.runtime.logs import logger
 from services.runtime.shutdown import KnownProblem
 
@@ -36,14 +52,12 @@ log = logger(__name__)
 
 SERVICE = "features"
 GROUP = "clv-features"
-FETCH_BYTES_MAX = 8 << 20
-"""Of one partition: several chunks, so that the worker does not wait for a fetch after each."""
 BUNDLE_POLL_SECONDS = 5.0
 SWEEP_TICK_SECONDS = 0.5
 
 
 class FeatureWorker:
-    """Owns the Faust app, its table and the producer of everything that this service writes."""
+    """Owns the Faust app, its table and the producers of everything that this service writes."""
 
     def __init__(self, settings: FeaturesSettings) -> None:
         self.settings = settings
@@ -57,68 +71,14 @@ class FeatureWorker:
         self._chunks: dict[int, asyncio.Task[None]] = {}
         self._progress: dict[int, Progress] = {}
         self._customers: dict[int, int] = {}
-        self._asked: set[int] = set()  # partitions whose running sweep was asked for: it goes as fast as it can
-        self._asked_as_of_day: int | None = None
+        self._pacer = Pacer(settings.features_refresh_seconds, spread=settings.features_clock == "wall")
+        self._writers: dict[int, PartitionWriter] = {}
+        # For records about customers of other partitions, whoever owns those: their rows take each once.
         self._producer: AIOKafkaProducer = new_producer(settings.kafka_bootstrap_servers, GROUP)
-        self.app = self._build_app()
-        self.table = self._build_table()
-        self.app.agent(self._orders_topic(), name="orders")(self._fold_chunks)
+        self.app = build_app(settings, GROUP)
+        self.table = build_table(self.app, settings)
+        self.app.agent(orders_topic(self.app), name="orders")(self._fold_chunks)
         self.app.on_partitions_revoked.connect(self._let_go)
-
-    # --- composition -------------------------------------------------------------------------------------------------
-
-    def _build_app(self) -> faust.App:
-        settings = self.settings
-        brokers = ";".join(f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(","))
-        app = faust.App(
-            GROUP,
-            broker=brokers,
-            store="rocksdb://",
-            datadir=str(settings.features_data_dir),
-            topic_partitions=topic("orders").partitions,
-            topic_allow_declare=False,
-            topic_disable_leader=True,
-            broker_max_poll_records=settings.features_chunk_records,
-            consumer_max_fetch_size=FETCH_BYTES_MAX,
-            broker_commit_interval=settings.features_commit_seconds,
-            broker_session_timeout=10.0,
-            broker_heartbeat_interval=3.0,
-            consumer_auto_offset_reset="earliest",
-            stream_buffer_maxsize=8,
-            stream_wait_empty=False,
-            stream_recovery_delay=0.0,
-            table_standby_replicas=0,
-            web_enabled=False,
-            Table=CustomerTable,
-        )
-        app.transport = ChunkTransport(app.conf.broker_consumer, app, source_topic=ORDERS)
-        return app
-
-    def _orders_topic(self) -> Any:
-        return self.app.topic(ORDERS, schema=PassThrough(), partitions=topic("orders").partitions)
-
-    def _build_table(self) -> CustomerTable:
-        raw = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-        partitions = topic("customer-state-changelog").partitions
-        table: CustomerTable = self.app.Table(
-            "customers",
-            partitions=partitions,
-            schema=raw,
-            key_type=bytes,
-            value_type=bytes,
-            recovery_buffer_size=2000,
-            changelog_topic=self.app.topic(
-                CUSTOMER_STATE_CHANGELOG, schema=raw, partitions=partitions, compacting=True
-            ),
-            options={
-                "driver": "rocksdict",
-                "block_cache_size": self.settings.features_block_cache_bytes,
-                "block_cache_compressed_size": 1 << 20,
-                "write_buffer_size": self.settings.features_write_buffer_bytes,
-                "max_write_buffer_number": 2,
-            },
-        )
-        return table
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -136,6 +96,7 @@ class FeatureWorker:
                 task.cancel()
             await self._chunks_done()  # before the offsets are committed a last time
             await self.app.stop()
+            await self._close_writers()
             await self._producer.stop()
             for task in ending:
                 task.cancel()
@@ -146,11 +107,10 @@ class FeatureWorker:
 
     def not_ready(self) -> str | None:
         """Why the worker does not process orders yet, or None."""
-        if self.app.consumer is None or not self.app.consumer.assignment():
-            return "no partitions assigned yet"
-        if self.app.rebalancing or not self.app.tables.recovery.completed.is_set():
-            return "recovering state from the changelog"
-        return None
+        # Without partitions of its own, because others have them all, a worker is ready too.
+        if not self.app.tables.recovery.completed.is_set():
+            return "no partitions and their state from the changelog yet"
+        return "between two assignments of partitions" if self.app.rebalancing else None
 
     def partitions(self) -> list[int]:
         """Source partitions that this worker processes now."""
@@ -167,12 +127,41 @@ class FeatureWorker:
     async def _let_go(self, *_: Any, **__: Any) -> None:
         """Before partitions are given away: let the chunks in hand come to their end."""
         await self._chunks_done()
+        await self._close_writers()
         self._progress.clear()
         self._customers.clear()
 
     async def _chunks_done(self) -> None:
         if self._chunks:
             await asyncio.wait(self._chunks.values())
+
+    async def _writer_of(self, tp: TP) -> PartitionWriter:
+        """The partition's writer, opened when it is first needed. Raises Fenced if the partition is not ours any more.
+
+        Opening shuts the former owner out. But a worker that was paused just before it would shut the new owner out: so
+        the group is asked afterwards, and a worker that is not told "yes" writes nothing.
+        """
+        known = self._writers.get(tp.partition)
+        if known is not None and not known.worn:
+            return known
+        if known is not None:
+            await self._drop_writer(tp.partition)
+        writer = await PartitionWriter.open(self.settings.kafka_bootstrap_servers, GROUP, tp.partition)
+        self._writers[tp.partition] = writer
+        consumer: ChunkConsumer = self.app.consumer
+        if tp not in consumer.expected or not await consumer.is_member(tp, consumer.expected[tp]):
+            await self._drop_writer(tp.partition)
+            raise Fenced
+        return writer
+
+    async def _drop_writer(self, partition: int) -> None:
+        writer = self._writers.pop(partition, None)
+        if writer is not None:
+            await writer.close()
+
+    async def _close_writers(self) -> None:
+        for partition in list(self._writers):
+            await self._drop_writer(partition)
 
     async def _follow_bundle(self) -> None:
         while True:
@@ -220,23 +209,46 @@ class FeatureWorker:
             await consumer.seek(tp, expected)
             return
         began = time.perf_counter()
-        progress = self._progress_of(tp.partition)
+        progress = msgspec.structs.replace(self._progress_of(tp.partition))
         rows = self._load(tp.partition, keys_of(records))
-        folded = fold_chunk(records, rows, progress.incarnation, progress.watermark_ms)
+        folded = fold_chunk(
+            records,
+            rows,
+            progress.incarnation,
+            progress.watermark_ms,
+            start_anew=self.settings.features_after_erasure == "anew",
+        )
         progress.watermark_ms = folded.watermark_ms
         progress.next_offset = records[-1].offset + 1
         progress.events_applied += 1
-        rows_to_keep = [(key, encode(touched.row)) for key, touched in folded.touched.items()]
+        rows_to_keep = [item for key, touched in folded.touched.items() for item in stored(key, touched.row)]
         rows_to_keep.append((PROGRESS_KEY, encode(progress)))
-        reached = await self._deliver(tp.partition, folded, progress, rows_to_keep)
+        try:
+            reached = await self._deliver(tp, folded, progress, rows_to_keep)
+        except Fenced:
+            await self._shut_out(tp)
+            return
         if self._is_stale(message):
             # The rows are in the changelog; the new owner replays the same events and has the same rows or better.
             telemetry.FEATURES_STALE_CHUNKS.inc()
             return
-        self._customers[tp.partition] += sum(1 for t in folded.touched.values() if t.row.events_applied == 1)
+        self._progress[tp.partition] = progress
+        self._customers[tp.partition] += sum(t.is_known - t.was_known for t in folded.touched.values())
         self._store_of_table().put_many(tp.partition, rows_to_keep, reached)
         consumer.processed[tp] = consumer.expected[tp] = progress.next_offset
         self._count(tp, records, folded, time.perf_counter() - began)
+
+    async def _shut_out(self, tp: TP) -> None:
+        """Another writer of the partition was opened, by its new owner or by a worker that was paused.
+
+        What was folded is dropped. If the partition is still ours the chunk is fetched again, and a new writer opened.
+        """
+        telemetry.FEATURES_FENCED.inc(partition=str(tp.partition))
+        log.warning("fenced", partition=tp.partition)
+        await self._drop_writer(tp.partition)
+        consumer: ChunkConsumer = self.app.consumer
+        if tp in consumer.expected and tp in consumer.assignment():
+            await consumer.seek(tp, consumer.expected[tp])
 
     def _is_stale(self, message: Any) -> bool:
         """Whether the partition may have another owner by now."""
@@ -254,8 +266,11 @@ class FeatureWorker:
         return store
 
     def _load(self, partition: int, keys: list[bytes]) -> dict[bytes, Row]:
-        values = self._store_of_table().get_many(partition, keys)
-        return {key: decode_row(value) for key, value in zip(keys, values, strict=True) if value is not None}
+        store = self._store_of_table()
+        found = dict(zip(keys, store.get_many(partition, keys), strict=True))
+        unknown = [key for key, value in found.items() if value is None]
+        found.update(zip(unknown, store.get_many(partition, [erased_key(key) for key in unknown]), strict=True))
+        return {key: decode_row(value) for key, value in found.items() if value is not None}
 
     def _progress_of(self, partition: int) -> Progress:
         """The partition's progress; read once after each assignment."""
@@ -265,7 +280,7 @@ class FeatureWorker:
             known = decode_progress(stored) if stored else new_progress()
             if stored and TP(ORDERS, partition) in self.app.consumer.never_committed:
                 # Kafka forgets a group's offsets with a topic: the topic was made anew, and old guards mean nothing.
-                # (Or the worker died before its first commit: then order ids alone make the repetition harmless.)
+                # (A worker commits before it first writes, see _writer_of.)
                 known.incarnation += 1
                 log.warning("source_started_over", partition=partition, incarnation=known.incarnation)
             self._progress[partition] = known
@@ -273,42 +288,60 @@ class FeatureWorker:
         return known
 
     async def _deliver(
-        self, partition: int, folded: Folded, progress: Progress, rows_to_keep: list[tuple[bytes, bytes]]
+        self, tp: TP, folded: Folded, progress: Progress, rows_to_keep: list[tuple[bytes, bytes | None]]
     ) -> int | None:
-        """Send changelog rows, features and dead letters; once all are acknowledged, the changelog offset reached."""
+        """Send everything that the chunk causes; once all is acknowledged, the changelog offset reached.
+
+        Raises Fenced if the partition has another writer.
+        """
+        writer = await self._writer_of(tp)
+        await self._send_on(folded.to_send)
         now_ms = int(time.time() * 1000)
         rows: list[Item] = [(key, row, now_ms, []) for key, row in rows_to_keep]
-        features = self._features_of(folded, progress)
-        changelog, acks = await asyncio.gather(
-            send_batches(self._producer, CUSTOMER_STATE_CHANGELOG, partition, rows),
-            send_batches(self._producer, CUSTOMER_FEATURES, partition, features),
-        )
-        for record, reason, detail in folded.rejected:
-            letter = letter_of(record, reason, detail, SERVICE)
-            acks.append(await send_dead_letter(self._producer, letter))
-        written = await asyncio.gather(*changelog)
-        await asyncio.gather(*acks)
-        return _last_offset(written, len(rows))
+        letters = [_letter(each) for each in folded.rejected]
+        return await writer.write(rows, self._features_of(folded, progress), letters)
+
+    async def _send_on(self, to_send: list[ToSend]) -> None:
+        """To other customers' rows. Before this chunk's own rows are logged: from these it could not be told again."""
+        sent = [
+            await self._producer.send(
+                ORDERS, key=record.customer_id.encode(), value=encode_order(record), timestamp_ms=timestamp_ms
+            )
+            for record, timestamp_ms in to_send
+        ]
+        await asyncio.gather(*sent)
 
     def _features_of(self, folded: Folded, progress: Progress) -> list[Item]:
         clock_day = self._clock_day(progress)
-        emitted = [(key, t) for key, t in folded.touched.items() if has_ordered(t.row.state)]
+        items: list[Item] = []
+        emitted: list[tuple[bytes, Touched, Row]] = []
+        for key, touched in folded.touched.items():
+            cause = Cause.ERASED if touched.erased else _gone(key, touched.row)
+            if cause is not None:
+                items.append((key, None, touched.timestamp_ms, cause_headers(cause)))
+            if _gone(key, touched.row) is None and has_ordered((row := _with_parts(touched.row)).state):
+                emitted.append((key, touched, row))
         if not emitted:
-            return []
+            return items
         messages = feature_messages(
-            [(key, touched.row) for key, touched in emitted],
-            [max(clock_day, touched.last_day) for _, touched in emitted],
+            [(key, row) for key, _, row in emitted],
+            [max(clock_day, touched.last_day) for _, touched, _ in emitted],
             self.bundle.quintiles,
             self.settings.currency,
             self.minor_per_major,
         )
-        return [(key, message, t.timestamp_ms, []) for (key, t), message in zip(emitted, messages, strict=True)]
+        for (key, touched, _), message in zip(emitted, messages, strict=True):
+            items.append((key, message, touched.timestamp_ms, []))
+        return items
 
     def _count(self, tp: TP, records: list[Any], folded: Folded, seconds: float) -> None:
         partition = str(tp.partition)
         telemetry.RECORDS_PROCESSED.inc(len(records), topic=ORDERS)
         telemetry.FEATURES_EMITTED.inc(len(folded.touched), cause="event")
         telemetry.FEATURES_REPLAYED.inc(folded.replayed)
+        telemetry.FEATURES_REFUNDS_WAITING.inc(folded.refunds.waiting)
+        telemetry.FEATURES_REFUNDS_MATCHED.inc(folded.refunds.matched)
+        telemetry.FEATURES_REFUND_EXCESS.inc(folded.refunds.excess)
         telemetry.FEATURES_WATERMARK.set(folded.watermark_ms / 1000, partition=partition)
         telemetry.FEATURES_CUSTOMERS.set(self._customers[tp.partition], partition=partition)
         telemetry.BATCH_SECONDS.observe(seconds, service=SERVICE)
@@ -327,30 +360,35 @@ class FeatureWorker:
     async def refresh_now(self, as_of_day: int | None) -> list[int]:
         """Begin emitting every customer of this worker's partitions anew, as of a day (the clock's if None).
 
-        Returns the partitions. Raises ValueError if the day lies before what a partition has already seen.
+        As fast as it can, and to the end, whatever restarts. Returns the partitions. Raises ValueError if the day lies
+        before what a partition has already seen.
         """
         partitions = self.partitions()
         for partition in partitions:
             seen = self._progress_of(partition).watermark_ms // DAY_MS
             if as_of_day is not None and as_of_day < seen:
                 raise ValueError(f"partition {partition} has seen {date_of(seen)}: as_of must not lie before it")
-        self._asked_as_of_day = as_of_day
+        begun = []
         for partition in partitions:
             async with self._in_hand[partition]:
-                progress = self._progress_of(partition)
+                progress = msgspec.structs.replace(self._progress_of(partition))
                 begin_sweep(progress, self._clock_ms(progress))
-                self._asked.add(partition)
-        return partitions
+                progress.sweep_asked_day = as_of_day or 0
+                if await self._move_sweep(partition, progress, []):
+                    begun.append(partition)
+        return begun
 
     def refreshing(self) -> dict[int, int]:
         """Customers emitted so far by the sweeps asked for that are not done, by partition."""
         return {
-            partition: self._progress[partition].sweep_done for partition in self._asked if partition in self._progress
+            partition: progress.sweep_done
+            for partition, progress in self._progress.items()
+            if progress.sweep_asked_day is not None
         }
 
     async def _sweep_forever(self) -> None:
         while True:
-            await asyncio.sleep(0.001 if self._asked else SWEEP_TICK_SECONDS)
+            await asyncio.sleep(0.001 if self.refreshing() else SWEEP_TICK_SECONDS)
             try:
                 for partition in self.partitions():
                     async with self._in_hand[partition]:
@@ -362,26 +400,29 @@ class FeatureWorker:
     async def _sweep_slice(self, partition: int) -> None:
         if partition not in self.partitions():
             return
-        progress, asked = self._progress_of(partition), partition in self._asked
+        progress = self._progress_of(partition)
+        asked_day = progress.sweep_asked_day
         now_ms = self._clock_ms(progress)
         telemetry.FEATURES_REFRESH_AGE.set(
             max(0, now_ms - progress.sweep_started_ms) / 1000 if progress.sweep_cursor is not None else 0,
             partition=str(partition),
         )
-        due = (
-            SLICE_CUSTOMERS_MAX
-            if asked
-            else customers_due(progress, now_ms, self._customers[partition], self.settings.features_refresh_seconds)
-        )
+        due = SLICE_CUSTOMERS_MAX
+        if asked_day is None:
+            due = self._pacer.due(partition, progress, now_ms, self._customers[partition])
         if due == 0:
             return
-        found = self._store_of_table().customers_after(partition, progress.sweep_cursor or b"", due)
-        rows = [(key, row) for key, value in found if has_ordered((row := decode_row(value)).state)]
-        advance_sweep(progress, found[-1][0] if len(found) == due else None, len(found))
-        if asked and len(found) < due:
-            self._asked.discard(partition)
-        progress.events_applied += 1
-        day = max(self._clock_day(progress), self._asked_as_of_day or 0) if asked else self._clock_day(progress)
+        ahead = self._store_of_table().customers_after(partition, progress.sweep_cursor or b"", due + 1)
+        found, at_end = ahead[:due], len(ahead) <= due
+        progress = msgspec.structs.replace(progress)
+        known = [(key, decode_row(value)) for key, value in found]
+        rows = [(key, _with_parts(row)) for key, row in known if _gone(key, row) is None]
+        rows = [(key, row) for key, row in rows if has_ordered(row.state)]
+        last_key = None if at_end else found[-1][0]
+        self._pacer.advance(progress, last_key, len(found), now_ms, self._customers[partition])
+        if at_end:
+            progress.sweep_asked_day = None
+        day = max(self._clock_day(progress), asked_day or 0)
         stamp_ms = int(time.time() * 1000)
         items: list[Item] = []
         if rows:
@@ -389,21 +430,42 @@ class FeatureWorker:
                 rows, [day] * len(rows), self.bundle.quintiles, self.settings.currency, self.minor_per_major
             )
             items = [(key, message, stamp_ms, []) for (key, _), message in zip(rows, messages, strict=True)]
-        generation = self.app.consumer_generation_id
-        logged: list[Item] = [(PROGRESS_KEY, encode(progress), stamp_ms, [])]
-        changelog = await send_batches(self._producer, CUSTOMER_STATE_CHANGELOG, partition, logged)
-        written = await asyncio.gather(*changelog)
-        await asyncio.gather(*await send_batches(self._producer, CUSTOMER_FEATURES, partition, items))
-        if generation == self.app.consumer_generation_id:
-            self._store_of_table().put_many(partition, [(PROGRESS_KEY, encode(progress))], _last_offset(written, 1))
-        telemetry.FEATURES_EMITTED.inc(len(items), cause="refresh")
+        if await self._move_sweep(partition, progress, items):
+            telemetry.FEATURES_EMITTED.inc(len(items), cause="refresh")
+
+    async def _move_sweep(self, partition: int, progress: Progress, items: list[Item]) -> bool:
+        """Send what a slice emits, then log where the sweep stands. False if the partition is not ours any more."""
+        progress.events_applied += 1
+        generation, tp = self.app.consumer_generation_id, TP(ORDERS, partition)
+        try:
+            writer = await self._writer_of(tp)
+            if items:  # before the sweep moves on in the changelog: a kill in between repeats a slice, and skips none
+                await writer.write((), items)
+            reached = await writer.write([(PROGRESS_KEY, encode(progress), int(time.time() * 1000), [])], ())
+        except Fenced:
+            await self._shut_out(tp)
+            return False
+        if generation != self.app.consumer_generation_id:
+            return False
+        self._progress[partition] = progress
+        self._store_of_table().put_many(partition, [(PROGRESS_KEY, encode(progress))], reached)
+        return True
 
 
-def _last_offset(written: list[Any], count: int) -> int | None:
-    """Offset of the last of `count` records that were sent in order as the given acknowledged batches.
+def _gone(key: bytes, row: Row) -> Cause | None:
+    """Why there is nothing to predict for the customer any more, or None."""
+    if is_forgotten(row):
+        return Cause.ERASED
+    return None if survivor(key.decode(), row) is None else Cause.MERGED
 
-    Exact when nobody else wrote in between, as it should be; else too low, which only makes recovery read a little
-    again. None if Kafka did not say (a batch that it had already, from a retry).
-    """
-    first = min(int(metadata.offset) for metadata in written)
-    return first + count - 1 if first >= 0 else None
+
+def _with_parts(row: Row) -> Row:
+    """The row as features see it: with what merged customers brought along."""
+    return row if row.links is None else Row(row.events_applied, row.incarnation, row.offset, known_state(row))
+
+
+def _letter(rejected: Rejected) -> DeadLetter:
+    letter = letter_of(rejected.record, rejected.reason, rejected.detail, SERVICE)
+    if rejected.reason is Reason.CUSTOMER_ERASED:  # what came would be of the customer who is to be forgotten
+        letter = msgspec.structs.replace(letter, key=None, value=b"", original_headers=[])
+    return letter

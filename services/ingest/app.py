@@ -28,6 +28,7 @@ from services.ingest.answers import (
 )
 from services.ingest.intake import Intake, NotConnected
 from services.ingest.rejection import Rejection
+from services.ingest.room import REQUEST_BYTES, Room, Share
 from services.ingest.settings import IngestSettings
 from services.runtime import telemetry
 from services.runtime.health import Health
@@ -66,6 +67,8 @@ def build_app(settings: IngestSettings, intake: Intake, health: Health) -> FastA
 
 
 def _add_events(app: FastAPI, settings: IngestSettings, intake: Intake) -> None:
+    room = Room(settings.ingest_max_waiting_bytes)
+
     @app.post(
         "/v1/events",
         status_code=202,
@@ -89,7 +92,8 @@ def _add_events(app: FastAPI, settings: IngestSettings, intake: Intake) -> None:
         began = time.perf_counter()
         request_id = _request_id(request)
         try:
-            response = await _take(request, settings, intake, request_id)
+            with room.share() as share:
+                response = await _take(request, settings, intake, share, request_id)
         except _Unusable as problem:
             response = _problem(problem.status, problem.detail, request_id)
         telemetry.INGEST_HTTP_REQUESTS.inc(status=str(response.status_code))
@@ -98,10 +102,10 @@ def _add_events(app: FastAPI, settings: IngestSettings, intake: Intake) -> None:
         return response
 
 
-async def _take(request: Request, settings: IngestSettings, intake: Intake, request_id: str) -> Response:
+async def _take(request: Request, settings: IngestSettings, intake: Intake, share: Share, request_id: str) -> Response:
     media = _media_type(request)
     headers = bodies.event_headers(media, request.headers.items())
-    events = bodies.split(await _body(request, settings.ingest_max_request_bytes), media, dict(headers))
+    events = bodies.split(await _body(request, settings.ingest_max_request_bytes, share), media, dict(headers))
     if not events:
         raise _Unusable(HTTPStatus.BAD_REQUEST, "the request holds no event")
     if len(events) > settings.ingest_max_request_events:
@@ -137,22 +141,31 @@ def _media_type(request: Request) -> str:
     return media
 
 
-async def _body(request: Request, bytes_max: int) -> bytes:
+async def _body(request: Request, bytes_max: int, share: Share) -> bytes:
+    """The body, for which there must be room. One that is refused is read to its end all the same, and not kept."""
     chunks: list[bytes] = []
-    read_bytes = 0
+    read_bytes, full = 0, not share.take(REQUEST_BYTES)
     try:
         async for chunk in request.stream():
             read_bytes += len(chunk)
-            if read_bytes <= bytes_max:
+            if read_bytes <= bytes_max and not full:
+                full = not share.take(len(chunk))
                 chunks.append(chunk)
             elif read_bytes > _DISCARDED_BYTES_MAX:
                 break
+            if full:
+                chunks.clear()
+                share.give_back()
     except ClientDisconnect:
         raise _Unusable(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None
     if read_bytes > bytes_max:
         raise _Unusable(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"the body is larger than {bytes_max} bytes: send the events in several requests",
+        )
+    if full:
+        raise _Unusable(
+            HTTPStatus.SERVICE_UNAVAILABLE, "too many requests wait for Kafka already: send the same events again"
         )
     return b"".join(chunks)
 

@@ -96,7 +96,15 @@ class Intake:
 
 
 def _letter(rejection: Rejection, message: Message, now_ms: int) -> DeadLetter:
-    return dead_letter(rejection, message.origin, now_ms, key=message.key, value=message.value, headers=message.headers)
+    return dead_letter(
+        rejection,
+        message.origin,
+        now_ms,
+        key=message.key,
+        value=message.value,
+        headers=message.headers,
+        arrived_at_ms=message.timestamp_ms,
+    )
 
 
 def _now_ms() -> int:

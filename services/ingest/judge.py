@@ -17,7 +17,9 @@ from domain.money import AMOUNT_MINOR_MAX, AmountError, AmountTooLarge, convert_
 from schemas.currencies import exponent_of
 from schemas.customer_events import (
     CUSTOMER_EVENT,
+    CustomerErasedEvent,
     CustomerEvent,
+    CustomerMergedEvent,
     CustomerUpdatedEvent,
     EventType,
     OrderCancelledEvent,
@@ -26,7 +28,7 @@ from schemas.customer_events import (
     epoch_ms,
 )
 from schemas.dead_letters import Reason
-from schemas.orders import Cancelled, OrderRecord, Placed, Refunded, Updated
+from schemas.orders import Cancelled, Erased, Merged, OrderRecord, Placed, Refunded, Updated
 from services.ingest import cloud_events
 from services.ingest.rates import Rates
 from services.ingest.rejection import Refused, Rejection, quote
@@ -58,7 +60,7 @@ def judge(value: bytes | None, headers: Headers, now_ms: int, rules: Rules) -> O
     """The record that the event becomes, or the reason why it cannot.
 
     value, headers: as they came from Kafka (HTTP headers are given their Kafka names). now_ms: the clock, epoch
-    milliseconds. Events of a type that is handled in a later release are NOT_SUPPORTED_YET.
+    milliseconds.
     """
     fields: dict[str, Any] = {}
     try:
@@ -218,10 +220,20 @@ def _record(event: CustomerEvent, now_ms: int, rules: Rules) -> OrderRecord:
                 source=event.source,
                 birth_year=event.birth_year,
             )
-    raise Refused(
-        Reason.NOT_SUPPORTED_YET,
-        f"{event.event_type.value} is handled in a later release: it is kept here, replay it then",
-    )
+        case CustomerErasedEvent():
+            return Erased(
+                event_id=event.event_id, customer_id=event.customer_id, occurred_at_ms=at_ms, source=event.source
+            )
+        case CustomerMergedEvent():
+            if event.merged_into == event.customer_id:
+                raise Refused(Reason.INVALID_FIELD, "merged_into is the customer itself")
+            return Merged(
+                event_id=event.event_id,
+                customer_id=event.customer_id,
+                occurred_at_ms=at_ms,
+                source=event.source,
+                merged_into=event.merged_into,
+            )
 
 
 def _check_time(at_ms: int, event: CustomerEvent, now_ms: int, rules: Rules) -> None:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
 from schemas.dead_letters import DeadLetter
@@ -51,8 +52,12 @@ class Output:
             by_partition.setdefault(self.partition(item[0]), []).append(item)
         queued = [self._watched(send_batches(self._producer, ORDERS, at, items)) for at, items in by_partition.items()]
         queued += [self._watched(self._letters(letters))]
-        acknowledgements = [future for futures in await asyncio.gather(*queued) for future in futures]
-        await asyncio.gather(*acknowledgements)
+        try:
+            acknowledgements = [future for futures in await asyncio.gather(*queued) for future in futures]
+            await asyncio.gather(*acknowledgements)
+        except KafkaError:  # a producer that has failed for good refuses at once, before there is a future to watch
+            self._broken.set()
+            raise
 
     async def _letters(self, letters: Sequence[DeadLetter]) -> _Futures:
         return [await send_dead_letter(self._producer, letter) for letter in letters]

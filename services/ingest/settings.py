@@ -24,6 +24,14 @@ class IngestSettings(CommonSettings):
     ingest_max_request_events: Annotated[
         int, Field(description="Most events in one HTTP request; above it the answer is 413", ge=1)
     ] = 10_000
+    ingest_max_waiting_bytes: Annotated[
+        int,
+        Field(
+            description="Most bytes of HTTP requests, 16 KiB for each and its body, that wait for Kafka at a time;"
+            " above it the answer is 503",
+            ge=16 * 1024 * 1024,
+        ),
+    ] = 64 * 1024 * 1024
     ingest_future_tolerance_seconds: Annotated[
         float, Field(description="How far ahead of this machine's clock occurred_at may be, seconds", ge=0)
     ] = 300.0

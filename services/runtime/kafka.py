@@ -68,11 +68,15 @@ async def create_topics(bootstrap_servers: str, topics: Iterable[Topic], replica
         await admin.close()
 
 
-def new_producer(bootstrap_servers: str, client_id: str) -> AIOKafkaProducer:
-    """A producer that waits for all in-sync replicas and cannot duplicate by retrying. Not started."""
+def new_producer(bootstrap_servers: str, client_id: str, transactional_id: str | None = None) -> AIOKafkaProducer:
+    """A producer that waits for all in-sync replicas and cannot duplicate by retrying. Not started.
+
+    transactional_id: of several producers with the same one, Kafka takes writes of the last started only.
+    """
     return AIOKafkaProducer(
         bootstrap_servers=bootstrap_servers,
         client_id=client_id,
+        transactional_id=transactional_id,
         acks="all",
         enable_idempotence=True,
         linger_ms=5,

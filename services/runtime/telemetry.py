@@ -177,6 +177,16 @@ FEATURES_STALE_CHUNKS = _declare(
         "Chunks dropped because their partition had been revoked.",
     )
 )
+FEATURES_FENCED = _declare(
+    Metric(
+        "counter",
+        "features",
+        "clv_features_fenced_total",
+        "writes",
+        "Chunks and refresh slices dropped because another worker had taken over the partition.",
+        ("partition",),
+    )
+)
 FEATURES_CUSTOMERS = _declare(
     Metric("gauge", "features", "clv_features_customers", "customers", "Customers in the local table.", ("partition",))
 )
@@ -197,6 +207,42 @@ FEATURES_RECOVERED = _declare(
         "clv_features_recovered_rows_total",
         "rows",
         "Changelog rows read to recover local state.",
+    )
+)
+FEATURES_STANDBY = _declare(
+    Metric(
+        "counter",
+        "features",
+        "clv_features_standby_rows_total",
+        "rows",
+        "Changelog rows read to keep copies of other workers' state.",
+    )
+)
+FEATURES_REFUNDS_WAITING = _declare(
+    Metric(
+        "counter",
+        "features",
+        "clv_features_refunds_waiting_total",
+        "refunds",
+        "Refunds whose order was not known when they came; they wait for it.",
+    )
+)
+FEATURES_REFUNDS_MATCHED = _declare(
+    Metric(
+        "counter",
+        "features",
+        "clv_features_refunds_matched_total",
+        "refunds",
+        "Refunds that had waited and whose order came.",
+    )
+)
+FEATURES_REFUND_EXCESS = _declare(
+    Metric(
+        "counter",
+        "features",
+        "clv_features_refund_excess_total",
+        "events",
+        "Events by which more came to be refunded of an order than its amount.",
     )
 )
 FEATURES_REFRESH_AGE = _declare(
@@ -276,6 +322,15 @@ MONGO_STALE = _declare(
 MONGO_RETRIES = _declare(
     Metric(
         "counter", "sink", "clv_mongo_retries_total", "batches", "Batches tried again because MongoDB did not answer."
+    )
+)
+LETTERS_ERASED = _declare(
+    Metric(
+        "counter",
+        "sink",
+        "clv_letters_erased_total",
+        "messages",
+        "Dead letters taken back because a customer whom they name was erased.",
     )
 )
 STORED_LATENCY = _declare(

@@ -3,7 +3,7 @@
 Pure: bytes in, candidates and refusals out. Must never raise for what a message holds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ class Record(Protocol):
 
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
     timestamp: int
     """Milliseconds: when the event behind the features arrived."""
     partition: int
@@ -43,6 +44,8 @@ class Erased(NamedTuple):
 
     customer_id: str
     timestamp_ms: int
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """Passed on: they say why (schemas.tombstones)."""
 
 
 class Refusal(NamedTuple):
@@ -59,7 +62,7 @@ def judge(record: Record, currency: str) -> Candidate | Erased | Refusal:
             return Refusal(Reason.EMPTY_KEY, "the key must be the customer_id, and is empty")
         customer_id = record.key.decode()
         if record.value is None:
-            return Erased(customer_id, record.timestamp)
+            return Erased(customer_id, record.timestamp, tuple(record.headers))
         view = decode_features_view(record.value)
         features = decode_values(view.features)
         decode_values(view.inputs)
@@ -96,17 +99,19 @@ def _fault(key: str, view: FeaturesView, features: Values, currency: str) -> Ref
 
 
 def coalesce(judged: Iterable[Candidate | Erased]) -> list[Candidate | Erased]:
-    """At most one entry a customer: after any erasure the candidate of the largest feature_version, of equals the last.
+    """Every erasure, then each customer's candidate of the largest feature_version, of equals the last.
 
-    An erasure that later candidates follow is dropped with what came before it: they replace the customer's record.
+    Candidates from before a customer's last erasure are dropped. Erasures stay even where later candidates follow:
+    downstream deletes more by them than the customer's record.
     """
-    newest: dict[str, Candidate | Erased] = {}
+    erased: list[Erased] = []
+    newest: dict[str, Candidate] = {}
     for entry in judged:
         if isinstance(entry, Erased):
-            newest[entry.customer_id] = entry
+            erased.append(entry)
+            newest.pop(entry.customer_id, None)
             continue
         known = newest.get(entry.view.customer_id)
-        if isinstance(known, Candidate) and known.view.feature_version > entry.view.feature_version:
-            continue
-        newest[entry.view.customer_id] = entry
-    return list(newest.values())
+        if known is None or known.view.feature_version <= entry.view.feature_version:
+            newest[entry.view.customer_id] = entry
+    return [*erased, *newest.values()]

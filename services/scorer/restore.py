@@ -59,5 +59,5 @@ def _take_in(population: Population, key: bytes | None, value: bytes | None) -> 
             previous_segment=head.previous_segment,
             model_version=head.model_version,
         )
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         log.warning("foreign_prediction_ignored", problem=str(error))

@@ -154,6 +154,7 @@ def predictions(
                 model_version=model.model_version,
                 inputs=row.inputs,
                 features=row.features,
+                ledger=view.ledger,
             )
         )
     return found

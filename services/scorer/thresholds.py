@@ -67,6 +67,6 @@ async def follow(consumer: AIOKafkaConsumer, board: Board, reached_end: Callable
             for record in records:
                 try:
                     board.take_in(record.value)
-                except (msgspec.DecodeError, ValueError) as error:
+                except (msgspec.DecodeError, RecursionError, ValueError) as error:
                     log.warning("foreign_sketch_ignored", problem=str(error), offset=record.offset)
         await asyncio.sleep(0)

@@ -142,10 +142,11 @@ class Scorer:
         to_score: list[Candidate] = []
         for source, batch in records.items():
             entries = self._take_in(batch, refused)
-            to_score += self._newer(source.partition, [each for each in entries if isinstance(each, Candidate)])
+            # Forgotten first: who comes back after an erasure has no earlier prediction.
             outputs[source.partition] = self._forget(
                 source.partition, [each for each in entries if isinstance(each, Erased)]
             )
+            to_score += self._newer(source.partition, [each for each in entries if isinstance(each, Candidate)])
         made, failed = await self._score(to_score)
         if failed:
             place = {(source.partition, record.offset): record for source in records for record in records[source]}
@@ -162,7 +163,7 @@ class Scorer:
     def _take_in(
         self, batch: list[ConsumerRecord], refused: list[tuple[ConsumerRecord, Refusal]]
     ) -> list[Candidate | Erased]:
-        """The newest entry of each customer in one partition's records; what cannot be used goes to `refused`."""
+        """Erasures and each customer's newest entry in a partition's records; what cannot be used goes to `refused`."""
         good: list[Candidate | Erased] = []
         for record in batch:
             verdict = judge(record, self._settings.currency)
@@ -185,7 +186,7 @@ class Scorer:
     def _forget(self, partition: int, erased: list[Erased]) -> list[Item]:
         for entry in erased:
             self._partitions[partition].population.forget(entry.customer_id)
-        return [(entry.customer_id.encode(), None, entry.timestamp_ms, []) for entry in erased]
+        return [(entry.customer_id.encode(), None, entry.timestamp_ms, list(entry.headers)) for entry in erased]
 
     async def _score(
         self, candidates: list[Candidate]

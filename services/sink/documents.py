@@ -4,8 +4,8 @@ Pure: bytes in, encoded documents out; BSON is only a format here. Must never ra
 let an older prediction take the place of a newer one.
 """
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 import bson
@@ -16,8 +16,12 @@ from bson.raw_bson import RawBSONDocument
 from schemas.dead_letters import Reason
 from schemas.mongo import OUTCOME_FIELDS
 from schemas.predictions import Prediction, decode_prediction
+from schemas.tombstones import Cause, cause_of
 
 FEATURE_VERSION_MAX = 2**53 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DOCUMENT_BYTES_MAX = 8 * 1024 * 1024
+"""Half of what MongoDB takes, and a thousand times what a prediction needs."""
 
 
 class Record(Protocol):
@@ -25,6 +29,7 @@ class Record(Protocol):
 
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
     timestamp: int
     partition: int
     offset: int
@@ -45,9 +50,12 @@ class Write(msgspec.Struct, frozen=True, gc=False):
 
 
 class Erased(NamedTuple):
-    """A tombstone: the customer is to be forgotten."""
+    """A tombstone: the customer's documents are to be deleted."""
 
     customer_id: str
+    cause: Cause | None = None
+    timestamp_ms: int = 0
+    """Kafka timestamp of the record: when the event behind it arrived."""
 
 
 class Refusal(NamedTuple):
@@ -75,16 +83,15 @@ def judge(record: Record, now: datetime) -> Write | Erased | Refusal:
             return Refusal(Reason.EMPTY_KEY, "the key must be the customer_id, and is empty")
         customer_id = record.key.decode()
         if record.value is None:
-            return Erased(customer_id)
+            return Erased(customer_id, cause_of(record.headers), record.timestamp)
         prediction = decode_prediction(record.value)
-        if prediction.customer_id != customer_id:
-            detail = f"the key is {customer_id[:80]!r}, but customer_id is {prediction.customer_id[:80]!r}"
-            return Refusal(Reason.KEY_MISMATCH, detail)
-        if not 0 <= prediction.feature_version <= FEATURE_VERSION_MAX:
-            return Refusal(Reason.INVALID_FIELD, f"feature_version {prediction.feature_version} is not within 0 … 2^53")
-        if not prediction.prediction_id:
-            return Refusal(Reason.INVALID_FIELD, "prediction_id is empty")
-        return _write(record, prediction, now)
+        fault = _fault(prediction, customer_id)
+        if fault is not None:
+            return fault
+        write = _write(record, prediction, now)
+        if len(write.history.raw) > DOCUMENT_BYTES_MAX:
+            return Refusal(Reason.MESSAGE_TOO_LARGE, f"the document would be larger than {DOCUMENT_BYTES_MAX} bytes")
+        return write
     except msgspec.ValidationError as error:
         missing = "missing required field" in str(error)
         return Refusal(Reason.MISSING_FIELD if missing else Reason.INVALID_FIELD, str(error))
@@ -96,6 +103,17 @@ def judge(record: Record, now: datetime) -> Write | Erased | Refusal:
         return Refusal(Reason.INVALID_FIELD, f"MongoDB cannot hold this: {error}")
 
 
+def _fault(prediction: Prediction, key: str) -> Refusal | None:
+    if prediction.customer_id != key:
+        detail = f"the key is {key[:80]!r}, but customer_id is {prediction.customer_id[:80]!r}"
+        return Refusal(Reason.KEY_MISMATCH, detail)
+    if not 0 <= prediction.feature_version <= FEATURE_VERSION_MAX:
+        return Refusal(Reason.INVALID_FIELD, f"feature_version {prediction.feature_version} is not within 0 … 2^53")
+    if not prediction.prediction_id:
+        return Refusal(Reason.INVALID_FIELD, "prediction_id is empty")
+    return None
+
+
 def _write(record: Record, prediction: Prediction, now: datetime) -> Write:
     # What both documents share is encoded once; a BSON document is its length, its elements and a zero.
     shared = _elements(
@@ -104,6 +122,7 @@ def _write(record: Record, prediction: Prediction, now: datetime) -> Write:
             "as_of": prediction.as_of,
             "inputs": prediction.inputs,
             "features": prediction.features,
+            "ledger": None if prediction.ledger is None else msgspec.structs.asdict(prediction.ledger),
             "prediction": {name: getattr(prediction, name) for name in OUTCOME_FIELDS},
         }
     )
@@ -150,3 +169,13 @@ def plan(judged: Iterable[Write | Erased]) -> Plan:
         history.setdefault(entry.customer_id, {}).setdefault(entry.prediction_id, entry)
     every = [each for of_customer in history.values() for each in of_customer.values()]
     return Plan(list(erased), list(newest.values()), every)
+
+
+def erasures(judged: Iterable[Write | Erased]) -> dict[str, datetime]:
+    """The customers who asked to be forgotten, and when that arrived. A merge is no such wish: its letters stay."""
+    found: dict[str, datetime] = {}
+    for entry in judged:
+        if isinstance(entry, Erased) and entry.cause is Cause.ERASED:
+            at = _EPOCH + timedelta(milliseconds=max(0, entry.timestamp_ms))
+            found[entry.customer_id] = max(at, found.get(entry.customer_id, _EPOCH))
+    return found

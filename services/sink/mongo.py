@@ -6,11 +6,11 @@ report a document as stored before a majority of the replica set has it.
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
-from pymongo import IndexModel, InsertOne, ReplaceOne
+from pymongo import IndexModel, InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -24,11 +24,21 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from schemas.mongo import COLLECTIONS, CUSTOMERS, INDEXES, PREDICTION_HISTORY, IndexSpec
+from schemas.mongo import (
+    COLLECTIONS,
+    CUSTOMERS,
+    DEAD_LETTERS,
+    ERASURES,
+    INDEXES,
+    PREDICTION_HISTORY,
+    IndexSpec,
+    erasure_id,
+)
 from services.runtime import telemetry
 from services.runtime.logs import logger
 from services.runtime.shutdown import KnownProblem
 from services.sink.documents import Plan, Write
+from services.sink.letters import CLOCK_SKEW, Found, Kept, bulks, named_in_bytes
 from services.sink.settings import SinkSettings
 
 log = logger(__name__)
@@ -38,6 +48,8 @@ SELECTION_SECONDS = 3.0
 DUPLICATE_KEY = 11000
 _NAMESPACE_EXISTS = 48
 _WRITES_AT_ONCE = 2
+_LETTER_BYTES_AT_ONCE = 8 * 1024 * 1024
+_LETTERS_AT_ONCE = 100
 # The document itself is refused, and would be refused for ever: BadValue, FailedToParse, TypeMismatch, InvalidLength,
 # InvalidBSON, PathNotViable, DollarPrefixedFieldName, InvalidIdField, EmptyFieldName, DottedFieldName,
 # DocumentValidationFailure, CannotIndexParallelArrays, KeyTooLong, BSONObjectTooLarge (three codes).
@@ -90,7 +102,8 @@ async def ensure_collections(database: "AsyncIOMotorDatabase[Any]", history_days
         for name in COLLECTIONS:
             await _create_collection(database, name)
         for spec in INDEXES:
-            await _create_index(database, spec, history_days * 86_400)
+            days = history_days if spec.expires else spec.expires_days
+            await _create_index(database, spec, None if days is None else days * 86_400)
     except PyMongoError as error:
         raise _as_away(error) from error
 
@@ -105,14 +118,15 @@ async def _create_collection(database: "AsyncIOMotorDatabase[Any]", name: str) -
             raise
 
 
-async def _create_index(database: "AsyncIOMotorDatabase[Any]", spec: IndexSpec, expire_seconds: int) -> None:
+async def _create_index(database: "AsyncIOMotorDatabase[Any]", spec: IndexSpec, expire_seconds: int | None) -> None:
     collection = database[spec.collection]
     present = (await collection.index_information()).get(spec.name)
-    if spec.expires and present is not None and present.get("expireAfterSeconds") != expire_seconds:
+    expires = expire_seconds is not None
+    if expires and present is not None and present.get("expireAfterSeconds") != expire_seconds:
         index = {"name": spec.name, "expireAfterSeconds": expire_seconds}
         await database.command("collMod", spec.collection, index=index)
         return
-    options: dict[str, Any] = {"expireAfterSeconds": expire_seconds} if spec.expires else {}
+    options: dict[str, Any] = {"expireAfterSeconds": expire_seconds} if expires else {}
     await collection.create_indexes([IndexModel(list(spec.keys), name=spec.name, **options)])
 
 
@@ -142,7 +156,7 @@ class Store:
         refused: list[tuple[Write, str]] = []
         for first in range(0, len(writes), self._bulk):
             chunk = writes[first : first + self._bulk]
-            errors = await self._errors(self._history, [InsertOne(write.history) for write in chunk])
+            errors = await _errors(self._history, [InsertOne(write.history) for write in chunk])
             known = [index for index, (code, _) in errors.items() if code == DUPLICATE_KEY]
             faults = [(chunk[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
             refused += faults
@@ -171,14 +185,14 @@ class Store:
         cursor = self._customers.find(ids, {"feature_version": 1}, batch_size=len(chunk) + 1)
         known = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
         newer = [write for write in chunk if known.get(write.customer_id, -1) <= write.feature_version]
-        errors = await self._errors(
+        errors = await _errors(
             self._customers,
             [_guarded(each) if each.customer_id in known else InsertOne(each.customer) for each in newer],
         )
         doubles = [newer[index] for index, (code, _) in errors.items() if code == DUPLICATE_KEY]
         refused = [(newer[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
         outrun = [write for write in doubles if write.customer_id not in known]
-        again = await self._errors(self._customers, [_guarded(write) for write in outrun])
+        again = await _errors(self._customers, [_guarded(write) for write in outrun])
         refused += [(outrun[index], why) for index, (code, why) in again.items() if code != DUPLICATE_KEY]
         stale = len(chunk) - len(newer) + len(doubles) - len(outrun)
         stale += sum(code == DUPLICATE_KEY for code, _ in again.values())
@@ -186,25 +200,103 @@ class Store:
         telemetry.MONGO_STALE.inc(stale)
         return Result(refused, stale)
 
-    async def _errors(self, collection: Any, operations: Sequence[Any]) -> dict[int, tuple[int, str]]:
-        """Carry the operations out; (code, message) of each that failed for its document, by index.
 
-        Raises a PyMongoError if any failed for another reason: then all are to be tried again.
+class Letters:
+    """Keeps dead letters, and finds those that an erasure concerns. Raises MongoAway like Store."""
+
+    def __init__(self, database: "AsyncIOMotorDatabase[Any]", bulk_documents: int) -> None:
+        self._letters = database[DEAD_LETTERS]
+        self._erasures = database[ERASURES]
+        self._bulk = bulk_documents
+
+    async def write(self, kept: Sequence[Kept], gone: Sequence[str]) -> None:
+        """Store letters and delete others; returns once a majority has it. A letter that MongoDB refuses is left out.
+
+        There is nowhere else to put it, and it stays in the topic.
         """
-        if not operations:
-            return {}
         try:
-            await collection.bulk_write(list(operations), ordered=False)
-        except BulkWriteError as error:
-            details: Mapping[str, Any] = error.details or {}
-            errors = {each["index"]: (each["code"], each.get("errmsg", "")) for each in details.get("writeErrors", [])}
-            for code, message in errors.values():
-                if code != DUPLICATE_KEY and code not in _DOCUMENT_FAULTS:
-                    raise OperationFailure(message, code) from error
-            if details.get("writeConcernErrors"):
-                raise WriteConcernError(str(details["writeConcernErrors"][:1])) from error
-            return errors
+            for chunk in bulks(kept, self._bulk, _LETTER_BYTES_AT_ONCE):
+                puts: list[Any] = [ReplaceOne({"_id": each.letter}, each.encoded, upsert=True) for each in chunk]
+                errors = await _errors(self._letters, puts)
+                # Of two sinks that add the same letter at once, one fails: the letter is there.
+                refused = [why for code, why in errors.values() if code != DUPLICATE_KEY]
+                if refused:
+                    log.warning("letters_refused", count=len(refused))
+                telemetry.MONGO_WRITES.inc(len(chunk) - len(errors), collection=DEAD_LETTERS)
+            for first in range(0, len(gone), self._bulk):
+                await self._letters.delete_many({"_id": {"$in": list(gone[first : first + self._bulk])}})
+        except PyMongoError as error:
+            raise _as_away(error) from error
+
+    async def remember(self, erased_at: Mapping[str, datetime]) -> None:
+        """Remember erasures, by customer, without the customers."""
+        updates = [
+            UpdateOne({"_id": erasure_id(customer)}, {"$max": {"erased_at": at}}, upsert=True)
+            for customer, at in erased_at.items()
+        ]
+        try:
+            errors = await _errors(self._erasures, updates)
+        except PyMongoError as error:
+            raise _as_away(error) from error
+        if errors:  # two sinks at once: the next attempt finds the other's
+            raise MongoAway(next(iter(errors.values()))[1][:300])
+
+    async def erasures_since(self, arrived_at: datetime) -> dict[str, datetime]:
+        """Erasures that concern what arrived then: when, by erasure_id."""
+        try:
+            cursor = self._erasures.find({"erased_at": {"$gte": arrived_at - CLOCK_SKEW}})
+            return {each["_id"]: each["erased_at"] for each in await cursor.to_list(None)}
+        except PyMongoError as error:
+            raise _as_away(error) from error
+
+    async def of_customers(self, erased_at: Mapping[str, datetime]) -> list[Found]:
+        """Letters that name the customers and arrived before each one's erasure; in doubt, those that may."""
+        until = {customer: at + CLOCK_SKEW for customer, at in erased_at.items()}
+        fields = {"partition": 1, "arrived_at": 1}
+        found: dict[str, Found] = {}
+
+        def names(document: Mapping[str, Any], customers: Sequence[str]) -> None:
+            if any(document["arrived_at"] <= until[each] for each in customers):
+                found[document["_id"]] = Found(document["_id"], document["partition"])
+
+        try:
+            clear = self._letters.find({"customer_ids": {"$in": list(until)}}, {**fields, "customer_ids": 1})
+            async for document in clear:
+                names(document, [each for each in document["customer_ids"] if each in until])
+            unclear = self._letters.find(
+                {"clear": False, "arrived_at": {"$lte": max(until.values())}}, {**fields, "value": 1}
+            )
+            while documents := await unclear.to_list(_LETTERS_AT_ONCE):
+                # Elsewhere, since it is work: heartbeats go on meanwhile.
+                named = await asyncio.to_thread(
+                    lambda found: [named_in_bytes(each["value"] or b"", until) for each in found], documents
+                )
+                for document, customers in zip(documents, named, strict=True):
+                    names(document, customers)
+        except PyMongoError as error:
+            raise _as_away(error) from error
+        return list(found.values())
+
+
+async def _errors(collection: Any, operations: Sequence[Any]) -> dict[int, tuple[int, str]]:
+    """Carry the operations out; (code, message) of each that failed for its document, by index.
+
+    Raises a PyMongoError if any failed for another reason: then all are to be tried again.
+    """
+    if not operations:
         return {}
+    try:
+        await collection.bulk_write(list(operations), ordered=False)
+    except BulkWriteError as error:
+        details: Mapping[str, Any] = error.details or {}
+        errors = {each["index"]: (each["code"], each.get("errmsg", "")) for each in details.get("writeErrors", [])}
+        for code, message in errors.values():
+            if code != DUPLICATE_KEY and code not in _DOCUMENT_FAULTS:
+                raise OperationFailure(message, code) from error
+        if details.get("writeConcernErrors"):
+            raise WriteConcernError(str(details["writeConcernErrors"][:1])) from error
+        return errors
+    return {}
 
 
 def _guarded(write: Write) -> "ReplaceOne[Any]":
@@ -218,6 +310,9 @@ async def _all_of(works: "Sequence[Coroutine[Any, Any, Result]]") -> list[Result
     tasks = [asyncio.ensure_future(work) for work in works]
     if tasks:
         await asyncio.wait(tasks)
+    errors = [error for task in tasks if (error := task.exception()) is not None]
+    if errors:  # of all of them, or asyncio would log those that nobody asked for
+        raise errors[0]
     return [task.result() for task in tasks]
 
 

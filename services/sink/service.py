@@ -10,14 +10,14 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from motor.motor_asyncio import AsyncIOMotorClient
 
-from schemas.topics import PREDICTIONS, topic
+from schemas.topics import DEAD_LETTERS, PREDICTIONS, topic
 from services.runtime import telemetry
 from services.runtime.consume import consume
 from services.runtime.health import Health, HttpServer, health_app
 from services.runtime.kafka import create_topics, new_consumer, new_producer, wait_for_kafka
 from services.runtime.logs import logger
 from services.runtime.shutdown import KnownProblem, unless_stopped
-from services.sink.mongo import MongoAway, Store, connect, ensure_collections, primary_answers
+from services.sink.mongo import Letters, MongoAway, Store, connect, ensure_collections, primary_answers
 from services.sink.settings import SinkSettings
 from services.sink.worker import SERVICE, Sink, Stopping
 
@@ -53,7 +53,7 @@ class _Current:
 
 
 async def serve(settings: SinkSettings, stop: asyncio.Event) -> None:
-    """Store predictions until `stop` is set. Raises KnownProblem for what somebody must mend."""
+    """Store predictions and dead letters until `stop` is set. Raises KnownProblem for what somebody must mend."""
     health = Health()
     current = _Current(health)
     telemetry.UP.set(1, service=SERVICE, version="1")
@@ -105,12 +105,13 @@ async def _connection(
     try:
         await producer.start()
         await consumer.start()
-        store = Store(client[settings.mongo_database], settings.sink_bulk_documents)
-        sink = current.sink = Sink(store, producer, stop, settings.sink_retry_seconds_max)
+        database, bulk = client[settings.mongo_database], settings.sink_bulk_documents
+        store, letters = Store(database, bulk), Letters(database, bulk)
+        sink = current.sink = Sink(store, letters, producer, stop, settings.sink_retry_seconds_max)
         reading = asyncio.ensure_future(
             consume(
                 consumer,
-                [PREDICTIONS],
+                [PREDICTIONS, DEAD_LETTERS],
                 sink.process,
                 stop,
                 service=SERVICE,

@@ -1,27 +1,32 @@
-"""The sink's work on Kafka: a batch of predictions in, stored documents out, however long MongoDB is away.
+"""The sink's work on Kafka: predictions and dead letters in, stored documents out, however long MongoDB is away.
 
 Must never return from a batch that is not stored by a majority (or dead-lettered), and never hold more than that batch.
 """
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from schemas.dead_letters import Reason
+from schemas.topics import DEAD_LETTERS
 from services.runtime import telemetry
 from services.runtime.consume import Records
 from services.runtime.dead_letter import letter_of, send_dead_letter
 from services.runtime.logs import logger
-from services.sink.documents import Erased, Plan, Refusal, Write, judge, plan
-from services.sink.mongo import MongoAway, Result, Store
+from services.sink.documents import Erased, Refusal, Write, erasures, judge, plan
+from services.sink.letter_keeper import LetterKeeper
+from services.sink.mongo import Letters, MongoAway, Result, Store
 
 log = logger(__name__)
 
 SERVICE = "sink"
 _RETRY_SECONDS_MIN = 0.1
 _DRAIN_SECONDS = 4.0
+_Done = TypeVar("_Done")
 
 
 class Stopping(Exception):
@@ -31,8 +36,16 @@ class Stopping(Exception):
 class Sink:
     """One sink process's state."""
 
-    def __init__(self, store: Store, producer: AIOKafkaProducer, stop: asyncio.Event, retry_seconds_max: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        letters: Letters,
+        producer: AIOKafkaProducer,
+        stop: asyncio.Event,
+        retry_seconds_max: float,
+    ) -> None:
         self._store, self._producer, self._stop = store, producer, stop
+        self._keeper = LetterKeeper(letters, producer, self._until_done)
         self._retry_seconds_max = retry_seconds_max
         self.assigned = False
         """Whether the group has assigned partitions (perhaps none) at least once."""
@@ -48,31 +61,35 @@ class Sink:
         now = datetime.now(UTC)
         refused: list[tuple[ConsumerRecord, Refusal]] = []
         good: list[Write | Erased] = []
-        for batch in records.values():
+        predictions = {source: batch for source, batch in records.items() if source.topic != DEAD_LETTERS}
+        for batch in predictions.values():
             for record in batch:
                 verdict = judge(record, now)
                 if isinstance(verdict, Refusal):
                     refused.append((record, verdict))
                 else:
                     good.append(verdict)
-        result = await self._until_stored(plan(good))
-        refused += _as_refusals(records, result)
+        work = plan(good)
+        result = await self._until_done(lambda: self._store.write(work))
+        refused += _as_refusals(predictions, result)
         letters = [
             await send_dead_letter(self._producer, letter_of(record, why.reason, why.detail, SERVICE))
             for record, why in refused
         ]
         await asyncio.gather(*letters)
+        kept = [record for source, batch in records.items() if source.topic == DEAD_LETTERS for record in batch]
+        await self._keeper.take(kept, erasures(good))
         now_ms = time.time() * 1000
         for entry in good:
             if isinstance(entry, Write):
                 telemetry.STORED_LATENCY.observe(max(0.0, now_ms - entry.timestamp_ms) / 1000)
 
-    async def _until_stored(self, work: Plan) -> Result:
+    async def _until_done(self, attempt: Callable[[], Awaitable[_Done]]) -> _Done:
         """Try until MongoDB has it, or `stop` is set. Every attempt does all of it: repeats change nothing."""
         pause_seconds = _RETRY_SECONDS_MIN
         while True:
             try:
-                result = await self._attempt(work)
+                result = await self._attempt(attempt)
             except MongoAway as problem:
                 telemetry.MONGO_RETRIES.inc()
                 self.away = str(problem)
@@ -87,9 +104,9 @@ class Sink:
             else:
                 raise Stopping
 
-    async def _attempt(self, work: Plan) -> Result:
+    async def _attempt(self, attempt_once: Callable[[], Awaitable[_Done]]) -> _Done:
         """One attempt. After `stop` it has a few seconds left, then is given up; whether it succeeded is not known."""
-        attempt = asyncio.ensure_future(self._store.write(work))
+        attempt = asyncio.ensure_future(attempt_once())
         stopped = asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait({attempt, stopped}, return_when=asyncio.FIRST_COMPLETED)

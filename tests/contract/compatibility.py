@@ -55,11 +55,17 @@ def breaks(frozen: Shape, now: Shape) -> list[str]:
         if (before["type"], before.get("items")) != (after["type"], after.get("items")):
             found.append(f"{field} was {_kind(before)} and is {_kind(after)}")
         found += _values_broken(field, before.get("values"), after.get("values"))
-    known_messages = {field.rsplit("/", 1)[0] for field in frozen}
+    known_objects = {_object_of(field) for field in frozen}
     for field in now.keys() - frozen.keys():
-        if now[field]["required"] and field.rsplit("/", 1)[0] in known_messages:
+        if now[field]["required"] and _object_of(field) in known_objects:
             found.append(f"{field} is new and required")
     return sorted(found)
+
+
+def _object_of(field: str) -> str:
+    """The message, or the object within it, that the field is of: what is required of a new object breaks nobody."""
+    message, _, name = field.rpartition("/")
+    return f"{message}/{name.rpartition('.')[0]}"
 
 
 def _kind(field: dict[str, Any]) -> str:

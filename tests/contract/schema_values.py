@@ -42,7 +42,7 @@ def _of_type(kind: str, schema: JsonSchema, root: JsonSchema) -> Values:
             return st.none()
         case "integer":
             low = max(schema.get("minimum", -(2**63)), schema.get("exclusiveMinimum", -(2**63) - 1) + 1)
-            return st.integers(low, schema.get("maximum", 2**63 - 1))
+            return st.integers(low, min(schema.get("maximum", 2**63 - 1), schema.get("exclusiveMaximum", 2**63) - 1))
         case "number":
             return st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
         case "string":

@@ -142,7 +142,14 @@ def test_the_default_server_is_the_local_stack():
 @pytest.mark.parametrize("origin", [Origin("clv.orders.v1", 3, 7), Origin("http")])
 def test_the_headers_of_a_real_dead_letter_are_those_described(origin: Origin):
     letter = DeadLetter(
-        reason=Reason.INVALID_JSON, detail="x", service="ingest", origin=origin, rejected_at_ms=1, key=None, value=b"{"
+        reason=Reason.INVALID_JSON,
+        detail="x",
+        service="ingest",
+        origin=origin,
+        rejected_at_ms=1,
+        key=b"k" if origin.offset else None,
+        value=b"{" if origin.offset else None,
+        arrived_at_ms=5,
     )
     headers = {name: value.decode() for name, value in to_headers(letter)}
     schema = DOCUMENT["components"]["messages"]["dead-letters.any"]["headers"]

@@ -36,6 +36,7 @@ def changed(field: str, **change):
         (changed(PREDICTION + "historical_value", type="number"), "historical_value was number or null and is number"),
         (changed(PREDICTION + "segment_thresholds", items=[4, "number"]), "segment_thresholds was array of"),
         ({**NOW, PLACED + "channel": {"required": True, "type": "string"}}, "channel is new and required"),
+        ({**NOW, PREDICTION + "ledger.tax": {"required": True, "type": "number"}}, "ledger.tax is new and required"),
         ({k: v for k, v in NOW.items() if "features.recency_days" not in k}, "features.recency_days was removed"),
         (changed(PREDICTION + "segment", values=["high_value"]), "may no longer be 'at_risk'"),
         (changed(PREDICTION + "segment", values=[*NOW[PREDICTION + "segment"]["values"], "new"]), "may now be 'new'"),
@@ -52,6 +53,9 @@ def test_a_breaking_change_is_noticed(later, complaint: str):
     [
         {**NOW, PLACED + "channel": {"required": False, "type": "string"}},
         {**NOW, "customer-events/customer.seen/event_id": {"required": True, "type": "string"}},
+        NOW
+        | {PREDICTION + "why": {"required": False, "type": ["object", "null"]}}
+        | {PREDICTION + "why.reason": {"required": True, "type": "string"}},
     ],
 )
 def test_an_optional_field_or_a_new_kind_of_event_breaks_nobody(later):

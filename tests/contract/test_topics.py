@@ -62,7 +62,20 @@ def test_broker_settings_are_ones_that_kafka_takes(topic: Topic):
 @every_topic
 def test_a_compacted_topic_is_keyed_by_what_it_keeps(topic: Topic):
     if "compact" in str(topic.config["cleanup.policy"]):
-        assert topic.key.startswith(("customer_id", "partition number"))
+        assert topic.key.startswith(("customer_id", "partition number", "the letter"))
+
+
+@every_topic
+def test_what_a_tombstone_takes_back_is_gone_in_bounded_time(topic: Topic):
+    if topic.is_compacted and not topic.key.startswith("partition number"):
+        assert int(topic.config["max.compaction.lag.ms"]) <= 86_400_000
+        assert 86_400_000 <= int(topic.config["delete.retention.ms"]) <= 604_800_000
+
+
+@every_topic
+def test_what_expires_does_so_little_later_than_declared(topic: Topic):
+    if "delete" in str(topic.config["cleanup.policy"]):
+        assert int(topic.config["segment.ms"]) <= 86_400_000
 
 
 def test_names_and_files_agree():
@@ -83,9 +96,9 @@ def test_any_message_that_came_in_fits_into_the_dead_letters():
     assert largest + HEADER_ROOM_BYTES <= MAX_REQUEST_BYTES <= room
 
 
-def test_the_history_that_models_are_trained_from_is_kept():
-    assert topics()["orders"].config["retention.ms"] == -1
-    assert topics()["orders"].config["cleanup.policy"] == "delete"
+def test_no_topic_keeps_what_cannot_be_erased_for_ever():
+    for topic in topics().values():
+        assert topic.is_compacted or 0 < int(topic.config["retention.ms"]) <= 30 * 86_400_000, topic.name
 
 
 def test_dead_letters_outlive_the_events_they_came_from():

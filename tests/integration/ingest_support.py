@@ -47,7 +47,7 @@ BAD: list[tuple[bytes | None, Reason]] = [
     (encoded(908, filler="x" * 5_000_000), Reason.MESSAGE_TOO_LARGE),
     (encoded(909, customer_id=""), Reason.EMPTY_CUSTOMER_ID),
     (encoded(910, schema_version=2), Reason.UNSUPPORTED_SCHEMA_VERSION),
-    (encoded(911, event_type="customer.erased"), Reason.NOT_SUPPORTED_YET),
+    (encoded(911, event_type="customer.merged"), Reason.MISSING_FIELD),
     (b"[]", Reason.NOT_AN_OBJECT),
     (b'{"a":' * 200_000, Reason.INVALID_JSON),
     (b"", Reason.EMPTY_MESSAGE),

@@ -147,6 +147,18 @@ def test_majority_writes_survive_a_killed_mongodb(mongo: LocalMongo) -> None:
     assert stored(mongo) == [1, 2, 3]
 
 
+def test_a_mongodb_that_steps_down_takes_no_writes_and_then_does_again(mongo: LocalMongo) -> None:
+    insert(mongo, 1)
+    before = mongo.process.pid
+    mongo.step_down(1)
+    with MongoClient(mongo.uri, directConnection=True) as client:
+        assert not client.admin.command("hello")["isWritablePrimary"]
+    with MongoClient(mongo.uri) as client:  # waits for a primary
+        client.clv.after_step_down.insert_one({"_id": 1})
+    assert mongo.process.pid == before
+    assert stored(mongo) == [1]
+
+
 def test_mongodb_is_a_replica_set_with_transactions(mongo: LocalMongo) -> None:
     with MongoClient(mongo.uri) as client, client.start_session() as session:
         client.clv.create_collection("in_transaction")

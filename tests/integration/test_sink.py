@@ -286,6 +286,7 @@ class FakeRecord:
     timestamp: int = 7
     partition: int = 0
     offset: int = 0
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 def judged(message: Prediction, offset: int = 0) -> Write:

@@ -40,6 +40,33 @@ def live_orders(events: list[dict[str, Any]], as_of_day: int) -> list[tuple[int,
     return rows
 
 
+def naive_ledger(events: list[dict[str, Any]], as_of_day: int) -> dict[str, int]:
+    """Where the customer's money stands at the end of the day, in minor units: refund by refund, each order's purse."""
+    end = (as_of_day + 1) * 86_400_000
+    orders = {i: o for i, o in deduplicated(events, "order", "order_id").items() if o["at_ms"] < end}
+    cancelled = {e["order_id"] for e in events if e["kind"] == "cancel" and e["at_ms"] < end} & orders.keys()
+    left = {order_id: order["minor"] for order_id, order in orders.items()}
+    found = dict.fromkeys(("refunded", "loose_refunds", "cancelled_refunds", "refund_excess", "waiting_refunds"), 0)
+    found["waiting_refund_count"] = 0
+    for refund in deduplicated(events, "refund", "refund_id").values():
+        if refund["at_ms"] >= end:
+            continue
+        order_id, minor = refund["order_id"], refund["minor"]
+        if order_id is None:
+            found["loose_refunds"] += minor
+        elif order_id not in orders:
+            found["waiting_refunds"] += minor
+            found["waiting_refund_count"] += 1
+        else:
+            taken = min(left[order_id], minor)
+            left[order_id] -= taken
+            found["cancelled_refunds" if order_id in cancelled else "refunded"] += taken
+            found["refund_excess"] += minor - taken
+    gross = sum(order["minor"] for order_id, order in orders.items() if order_id not in cancelled)
+    net = gross - found["refunded"] - found["loose_refunds"]
+    return found | {"orders_placed": len(orders), "orders_cancelled": len(cancelled), "gross": gross, "net": net}
+
+
 def score(value: float, borders: tuple[float, ...]) -> float:
     return NAN if math.isnan(value) else 1.0 + sum(value > border for border in borders)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from domain.customer import DAY_MS, ORDER, OrderPlaced, fold
 from schemas.dead_letters import Reason
-from schemas.orders import Erased, Placed, encode_order
+from schemas.orders import Placed, encode_order
 from services.features.fold import fold_chunk, keys_of
 from services.features.rows import Row, new_row
 
@@ -70,13 +70,11 @@ def test_any_chunking_and_redelivery_gives_the_same_rows(orders, cuts):
 
 
 def test_records_that_cannot_be_used_are_named_and_the_others_are_applied():
-    erased = Erased(event_id="e", customer_id="c", occurred_at_ms=1)
     records = [
         Record(None, b"{}", 0),
         Record(b"c", b"{", 1),
         Record(b"c", b'{"event_type":"order.placed"}', 2),
         Record(b"x", order("c", "a").value, 3),
-        Record(b"c", encode_order(erased), 4),
         Record(b"c", None, 5),
         order("c", "a", offset=6),
     ]
@@ -86,7 +84,6 @@ def test_records_that_cannot_be_used_are_named_and_the_others_are_applied():
         Reason.INVALID_JSON,
         Reason.INVALID_FIELD,
         Reason.KEY_MISMATCH,
-        Reason.NOT_SUPPORTED_YET,
         Reason.INVALID_JSON,
     ]
     assert folded.touched[b"c"].row.offset == 6

@@ -1,8 +1,9 @@
 """Dead letters keep what they can."""
 
 from schemas.dead_letters import Origin, Reason, to_headers
-from services.ingest.letters import HEADER_TRUNCATED_FROM, dead_letter
+from services.ingest.letters import dead_letter
 from services.ingest.rejection import Rejection
+from services.runtime.dead_letter import HEADER_TRUNCATED_FROM
 
 REJECTION = Rejection(Reason.INVALID_JSON, "no")
 ORIGIN = Origin("t", 1, 2)

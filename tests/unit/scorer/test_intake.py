@@ -20,6 +20,7 @@ class FakeRecord:
     timestamp: int = 7
     partition: int = 1
     offset: int = 5
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 GOOD = msgspec.to_builtins(feature_messages(1)[0])
@@ -54,6 +55,8 @@ def test_a_good_message_is_a_candidate_with_its_maps_untouched() -> None:
         (b"c0", changed(features=msgspec.Raw(b'{"frequency":1e999}')), Reason.INVALID_FIELD),
         (b"c0", changed(features=msgspec.Raw(b'{"\xff":1}')), Reason.INVALID_UTF8),
         (b"c0", changed(inputs=[1]), Reason.INVALID_FIELD),
+        (b"c0", changed(ledger={"gross": 1.0}), Reason.MISSING_FIELD),
+        (b"c0", changed(ledger={"orders_placed": 1, "gross": "much", "net": 1.0}), Reason.INVALID_FIELD),
         (b"c0", changed(feature_version=-1), Reason.INVALID_FIELD),
         (b"c0", changed(feature_version=2**60), Reason.INVALID_FIELD),
         (b"c0", changed(feature_version="7"), Reason.INVALID_FIELD),
@@ -82,6 +85,11 @@ def test_a_tombstone_is_an_erasure() -> None:
     assert judge(FakeRecord(b"c0", None), "USD") == Erased("c0", 7)
 
 
+def test_a_tombstone_keeps_the_headers_that_say_why() -> None:
+    headers = (("clv.cause", b"erased"), ("traceparent", b"1"))
+    assert judge(FakeRecord(b"c0", None, headers=headers), "USD") == Erased("c0", 7, headers)
+
+
 def candidate(name: str, version: int, offset: int) -> Candidate:
     verdict = judge(FakeRecord(name.encode(), changed(customer_id=name, feature_version=version), offset=offset), "USD")
     assert isinstance(verdict, Candidate)
@@ -94,17 +102,21 @@ def test_coalescing_equals_taking_the_records_one_by_one(entries: list[tuple[str
         Erased(name, offset) if version is None else candidate(name, version, offset)
         for offset, (name, version) in enumerate(entries)
     ]
-    naive: dict[str, tuple[int | None, int]] = {}
+    naive: dict[str, tuple[int, int]] = {}
+    erased = []
     for offset, (name, version) in enumerate(entries):
-        known = naive.get(name)
-        if version is None or known is None or known[0] is None or version >= known[0]:
+        if version is None:
+            erased.append((name, offset))
+            naive.pop(name, None)
+        elif name not in naive or version >= naive[name][0]:
             naive[name] = (version, offset)
     found = coalesce(judged)
+    assert [
+        (each.customer_id, each.timestamp_ms) for each in found[: len(erased)] if isinstance(each, Erased)
+    ] == erased
     assert {
-        each.customer_id: (None, each.timestamp_ms) if isinstance(each, Erased) else None
-        for each in found
-        if isinstance(each, Erased)
-    } == {name: at for name, at in naive.items() if at[0] is None}
-    assert {
-        each.view.customer_id: (each.view.feature_version, each.offset) for each in found if isinstance(each, Candidate)
-    } == {name: at for name, at in naive.items() if at[0] is not None}
+        each.view.customer_id: (each.view.feature_version, each.offset)
+        for each in found[len(erased) :]
+        if isinstance(each, Candidate)
+    } == naive
+    assert len(found) == len(erased) + len(naive)

@@ -8,7 +8,7 @@ import pytest
 
 from domain.features import FEATURE_NAMES, engineer
 from domain.segments import ASCENDING, STRATEGY, Segment, Thresholds, classify
-from schemas.customer_features import CustomerFeatures, decode_features_view, encode_features
+from schemas.customer_features import CustomerFeatures, Ledger, decode_features_view, encode_features
 from schemas.predictions import Prediction, decode_prediction, encode_prediction, prediction_id
 from services.scorer.intake import Candidate
 from services.scorer.model import Model, Outcomes, load_model
@@ -56,6 +56,15 @@ def test_a_prediction_says_what_it_was_made_from_and_by(model: Model) -> None:
         assert made.segment_thresholds == RANKING.thresholds
         assert made.percentile == RANKING.percentile(np.array([made.expected_value]))[0]
         assert 0 <= made.value_p10 <= made.value_p50 <= made.value_p90
+
+
+def test_a_prediction_passes_on_the_ledger_of_its_features(model: Model) -> None:
+    known, unknown = feature_messages(2)
+    ledger = Ledger(3, 120.5, 80.0, refunded=40.5, waiting_refunds=9.99, waiting_refund_count=1)
+    with_ledger = msgspec.structs.replace(known, ledger=ledger)
+    first, second = (decode_prediction(value) for value in score(model, [with_ledger, unknown]))
+    assert first.ledger == ledger
+    assert second.ledger is None
 
 
 def test_the_same_input_gives_the_same_bytes_in_any_batch(model: Model) -> None:

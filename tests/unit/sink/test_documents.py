@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.segments import ASCENDING
+from schemas.customer_features import Ledger
 from schemas.dead_letters import Reason
 from schemas.mongo import COLLECTIONS, INDEXES, OUTCOME_FIELDS, TOP_FIELDS, stored_prediction
 from schemas.predictions import Prediction, PredictionHead, encode_prediction
-from services.sink.documents import Erased, Refusal, Write, judge, plan
+from services.sink.documents import Erased, Refusal, Write, erasures, judge, plan
 from tests.unit.sink.examples import OUTCOMES, prediction
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -21,6 +22,15 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(min_size=1, max_size=20)
 values = st.dictionaries(
     st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=10), st.none() | numbers
+)
+ledgers = st.builds(
+    Ledger,
+    orders_placed=st.integers(0, 2**53),
+    gross=numbers,
+    net=numbers,
+    refund_excess=numbers,
+    waiting_refunds=numbers,
+    waiting_refund_count=st.integers(0, 2**53),
 )
 segments = st.sampled_from([each.value for each in ASCENDING])
 
@@ -32,6 +42,7 @@ class FakeRecord:
     timestamp: int = 7
     partition: int = 1
     offset: int = 5
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 predictions_ = st.builds(
@@ -53,6 +64,7 @@ predictions_ = st.builds(
     model_version=names,
     inputs=values,
     features=values,
+    ledger=st.none() | ledgers,
 )
 
 
@@ -77,6 +89,21 @@ def test_both_documents_hold_the_whole_prediction(message: Prediction) -> None:
         message.feature_version,
         7,
     )
+
+
+def test_both_documents_hold_every_field_of_the_ledger_those_that_are_nothing_too() -> None:
+    ledger = Ledger(2, 30.0, 20.0, refunded=10.0, refund_excess=2.5)
+    write = judged(msgspec.structs.replace(prediction(), ledger=ledger))
+    for raw in (write.customer.raw, write.history.raw):
+        assert bson.decode(raw)["ledger"] == msgspec.structs.asdict(ledger)
+        assert bson.decode(raw)["ledger"] | {"refund_excess": 2.5, "waiting_refunds": 0.0} == bson.decode(raw)["ledger"]
+
+
+def test_a_document_from_before_there_was_a_ledger_is_read() -> None:
+    document = bson.decode(judged(prediction()).customer.raw)
+    assert document["ledger"] is None
+    del document["ledger"]
+    assert stored_prediction(document) == prediction()
 
 
 def test_every_field_of_a_prediction_has_a_place() -> None:
@@ -122,7 +149,17 @@ def test_no_bytes_ever_raise(value: bytes) -> None:
 
 
 def test_a_tombstone_is_an_erasure() -> None:
-    assert judge(FakeRecord(b"a", None), NOW) == Erased("a")
+    assert judge(FakeRecord(b"a", None), NOW) == Erased("a", None, 7)
+
+
+def test_only_who_asked_to_be_forgotten_is_erased_from_the_letters_too() -> None:
+    asked = FakeRecord(b"a", None, headers=(("clv.cause", b"erased"),))
+    again = FakeRecord(b"a", None, 3, headers=(("clv.cause", b"erased"),))
+    merged = FakeRecord(b"b", None, headers=(("clv.cause", b"merged"),))
+    verdicts = [judge(each, NOW) for each in (asked, again, merged, FakeRecord(b"c", None))]
+    assert erasures(each for each in verdicts if not isinstance(each, Refusal)) == {
+        "a": datetime(1970, 1, 1, 0, 0, 0, 7000, UTC)
+    }
 
 
 entries = st.tuples(st.sampled_from("abc"), st.integers(0, 3) | st.none(), st.sampled_from("mn"))

@@ -1,0 +1,95 @@
+"""The fault harness against the real product, and against a product with a guard taken out: it must be able to fail."""
+
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from cli.chaos.faults import WORKERS, Fault, Kind
+from cli.chaos.findings import Wrong
+from cli.chaos.load import Shape
+from cli.chaos.report import as_json
+from cli.chaos.run import Options, Outcome, run
+from deploy.local import binaries
+from services.trainer.orders_file import read_cdnow
+from services.trainer.train import train
+
+pytestmark = pytest.mark.e2e
+
+SMALL = Shape(customers=300, wholesale=2, wholesale_orders=1150)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of every 16th customer of CDNOW."""
+    lines = binaries.cdnow_purchases().read_text().splitlines()
+    kept = [line for line in lines if line.split()[:1] and line.split()[0].isdigit() and int(line.split()[0]) % 16 == 0]
+    folder = tmp_path_factory.mktemp("models")
+    path = folder / "slice.txt"
+    path.write_text("\n".join(kept) + "\n")
+    train(read_cdnow(path), date(1998, 1, 1), 120, "USD", folder / "models", progress=lambda _: None)
+    return folder / "models"
+
+
+def harness(models: Path, folder: Path, options: Options) -> Outcome:
+    said: list[str] = []
+    outcome = run(options, models, folder, said.append)
+    print(*said, as_json(outcome), sep="\n")
+    return outcome
+
+
+def test_nothing_is_lost_or_counted_twice_under_eight_faults(models: Path, tmp_path: Path):
+    kinds = (
+        Kind.KILL_TWO, Kind.KILL_MID_CHUNK, Kind.PAUSE_MID_CHUNK, Kind.BROKER_RESTART, Kind.MONGO_RESTART,
+        Kind.MONGO_STEP_DOWN, Kind.REBALANCE_MID_CHUNK, Kind.STATE_DELETED,
+    )  # fmt: skip
+    targets = {
+        Kind.KILL_TWO: ("ingest", "scorer"),
+        Kind.KILL_MID_CHUNK: (WORKERS[0],),
+        Kind.PAUSE_MID_CHUNK: (WORKERS[1],),
+        Kind.BROKER_RESTART: ("kafka-1",),
+        Kind.STATE_DELETED: (WORKERS[0],),
+    }
+    seconds = {Kind.PAUSE_MID_CHUNK: 14.0, Kind.MONGO_STEP_DOWN: 3.0}
+    faults = [
+        Fault(number, 1.0 + 3 * number, kind, targets.get(kind, ("mongo",)), seconds.get(kind, 0.0), 0.1)
+        for number, kind in enumerate(kinds)
+    ]
+    outcome = harness(models, tmp_path, Options(seconds=27, seed=1, shape=SMALL, burst_events=4000, faults=faults))
+    assert outcome.findings.clean, outcome.findings.examples
+    assert len(outcome.survived) == len(kinds)
+    assert outcome.hazards["replayed_records"] > 0, "nothing was delivered again: the faults did not bite"
+    compared = outcome.findings.compared
+    assert compared["accepted_events"] > 10_000
+    assert min(compared["states"], compared["predictions"], compared["customer_documents"]) > 250
+
+
+def sabotaged(sabotage: str, settings: dict[str, str], kills: list[tuple[float, float]]) -> Options:
+    """Workers in turn are killed in the middle of chunks. kills: seconds of the run, and of work before the kill."""
+    return Options(
+        seconds=kills[-1][0] + 2,
+        seed=1,
+        shape=SMALL,
+        burst_events=5000,
+        commands={"features": (sys.executable, "-m", "tests.chaos.sabotaged_features", sabotage)},
+        settings=settings,
+        faults=[
+            Fault(number, at, Kind.KILL_MID_CHUNK, (WORKERS[number % 2],), seconds_in=moment)
+            for number, (at, moment) in enumerate(kills)
+        ],
+    )
+
+
+def test_a_worker_without_its_replay_guard_is_found_to_count_twice(models: Path, tmp_path: Path):
+    options = sabotaged("--replay-guard-off", {"CLV_FEATURES_COMMIT_SECONDS": "5"}, [(1.0, 0.2), (1.0, 0.3)])
+    findings = harness(models, tmp_path, options).findings
+    assert findings.counts[Wrong.DOUBLE_COUNTED] > 0
+    assert findings.counts[Wrong.LOST] == 0
+
+
+def test_a_worker_that_commits_early_is_found_to_lose_events(models: Path, tmp_path: Path):
+    early = {"CLV_FEATURES_COMMIT_SECONDS": "0.02", "CLV_FEATURES_CHUNK_RECORDS": "10000"}
+    kills = [(1.0, 0.1), (1.0, 0.2), (8.0, 0.15), (8.0, 0.3)]
+    findings = harness(models, tmp_path, sabotaged("--offsets-early", early, kills)).findings
+    assert findings.counts[Wrong.LOST] > 0
