@@ -380,9 +380,10 @@ class FeatureWorker:
 
     def refreshing(self) -> dict[int, int]:
         """Customers emitted so far by the sweeps asked for that are not done, by partition."""
+        known = {partition: self._progress_of(partition) for partition in self.partitions()}
         return {
             partition: progress.sweep_done
-            for partition, progress in self._progress.items()
+            for partition, progress in known.items()
             if progress.sweep_asked_day is not None
         }
 

@@ -37,11 +37,16 @@ async def wait_for_kafka(bootstrap_servers: str, wait_seconds: float) -> None:
             await admin.close()
 
 
-async def create_topics(bootstrap_servers: str, topics: Iterable[Topic], replication_factor: int = -1) -> list[str]:
+REPLICAS = 3
+"""Of each topic, or as many as there are brokers. All but one must have a record before it is acknowledged, so that any
+one broker can be lost."""
+
+
+async def create_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> list[str]:
     """Create those declared topics that do not exist; returns their names.
 
-    replication_factor −1 takes the broker's default. Raises KnownProblem if an existing topic has another number of
-    partitions: customers would move between partitions, and their state would not.
+    With REPLICAS, whatever the brokers' default is (Kafka's own is one). Raises KnownProblem if an existing topic has
+    another number of partitions: customers would move between partitions, and their state would not.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
     await admin.start()
@@ -52,12 +57,14 @@ async def create_topics(bootstrap_servers: str, topics: Iterable[Topic], replica
             found, declared = len(described["partitions"]), wanted[described["topic"]].partitions
             if found != declared:
                 raise KnownProblem(f"topic {described['topic']} has {found} partitions, but {declared} are declared")
+        replicas = min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
+        in_sync = {"min.insync.replicas": str(max(1, replicas - 1))}
         created = []
         for topic in wanted.values():
             if topic.name in existing:
                 continue
             response = await admin.create_topics(
-                [NewTopic(topic.name, topic.partitions, replication_factor, {}, topic.broker_config())]
+                [NewTopic(topic.name, topic.partitions, replicas, topic_configs=topic.broker_config() | in_sync)]
             )
             for name, code, *_ in response.topic_errors:
                 if code not in (0, TopicAlreadyExistsError.errno):

@@ -1,0 +1,28 @@
+"""Topics as they are made: replicated as far as the cluster goes, whatever the brokers' own default is."""
+
+import asyncio
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from deploy.local.kafka import LocalKafka
+from schemas.topics import topics as declared_topics
+from services.runtime.kafka import create_topics
+from tests.support import wait_for
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize(("brokers", "replicas", "in_sync"), [(1, 1, "1"), (3, 3, "2")])
+def test_any_one_broker_can_be_lost_where_there_are_three(brokers: int, replicas: int, in_sync: str):
+    careless = {"default.replication.factor": "1", "min.insync.replicas": "1"}
+    with LocalKafka(brokers=brokers, heap_mb=256, settings=careless) as kafka:
+        names = asyncio.run(create_topics(kafka.bootstrap_servers, declared_topics().values()))
+        assert len(names) == len(declared_topics())
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        wait_for(lambda: set(names) <= admin.list_topics(timeout=10).topics.keys(), "brokers to hear of the topics")
+        found = admin.list_topics(timeout=10).topics
+        for name in names:
+            assert {len(each.replicas) for each in found[name].partitions.values()} == {replicas}
+            (config,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name)]).values()
+            assert config.result()["min.insync.replicas"].value == in_sync
