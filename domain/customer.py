@@ -13,6 +13,8 @@ import msgspec
 DAY_MS = 86_400_000
 ORDERS_KEPT = 1000
 """Orders kept one by one; older ones fold into per-day totals, so that a row is bounded."""
+FOLDED_IDS_KEPT = 8000
+"""Ids of folded orders that are remembered, so that a repeat is known as one; the latest folded ones, 8 bytes each."""
 FOLD_STEP = 100
 """Folding walks all kept orders, so it is tried only once in this many."""
 
@@ -91,6 +93,8 @@ class CustomerState(msgspec.Struct, array_like=True):
     """Day → totals of orders that are no longer kept one by one."""
     folded_through_day: int = -(2**31)
     """Orders of this day or before live in `folded`."""
+    folded_ids: bytes = b""
+    """Keys of the last FOLDED_IDS_KEPT orders that live in `folded` (or were cancelled then), one after the other."""
 
 
 def id_key(identifier: str) -> bytes:
@@ -129,8 +133,8 @@ def fold(events: Iterable[Event]) -> CustomerState:
 def union(states: Sequence[CustomerState]) -> CustomerState:
     """The state of one customer who was known as several: what folding all their events together gives.
 
-    The same order, refund or cancellation in two of them counts once, by the rules of `apply`. Day totals add up, since
-    their orders are no longer known one by one.
+    The same order, refund or cancellation in two of them counts once, by the rules of `apply`; an order that is in a
+    day's total of one of them counts there. Day totals add up, since their orders are no longer known one by one.
     """
     if len(states) == 1:
         return states[0]
@@ -138,9 +142,13 @@ def union(states: Sequence[CustomerState]) -> CustomerState:
     refunds: dict[bytes, tuple[int, int, bytes]] = {}
     cancelled: dict[bytes, int] = {}
     folded: dict[int, DayTotal] = {}
+    folded_ids = b"".join(state.folded_ids for state in states)
+    known_folded = {folded_ids[at : at + len(NO_ORDER)] for at in range(0, len(folded_ids), len(NO_ORDER))}
     profiles = [state.profile for state in states if state.profile is not None]
     for state in states:
         for key, at_ms, minor in ORDER.iter_unpack(state.orders):
+            if key in known_folded:
+                continue
             orders[key] = max(orders.get(key, (at_ms, minor)), (at_ms, minor))
         for key, order, at_ms, minor in REFUND.iter_unpack(state.refunds):
             refunds[key] = max(refunds.get(key, (at_ms, minor, order)), (at_ms, minor, order))
@@ -158,6 +166,7 @@ def union(states: Sequence[CustomerState]) -> CustomerState:
         max(profiles, key=_profile_rank, default=None),
         folded,
         max((state.folded_through_day for state in states), default=CustomerState().folded_through_day),
+        b"".join(known_folded),
     )
 
 
@@ -175,16 +184,14 @@ def _profile_rank(profile: Profile) -> tuple[int, int]:
 
 
 def _place(state: CustomerState, event: OrderPlaced) -> None:
-    at_ms, minor = event.occurred_at_ms, event.amount_minor
+    at_ms, minor, key = event.occurred_at_ms, event.amount_minor, id_key(event.order_id)
     day = at_ms // DAY_MS
-    if day <= state.folded_through_day:
-        # Its neighbours are day totals already, so its id can no longer be remembered: a repeat is then held off by
-        # the source-offset guard alone.
-        _place_in_day(state, id_key(event.order_id), day, minor)
+    if is_folded(state, key):
         return
-    key = id_key(event.order_id)
     at = _find(state.orders, key, ORDER.size)
-    if at < 0:
+    if at < 0 and day <= state.folded_through_day:
+        _place_in_day(state, key, day, minor)
+    elif at < 0:
         state.orders += ORDER.pack(key, at_ms, minor)
         count = len(state.orders) // ORDER.size
         if count > ORDERS_KEPT and count % FOLD_STEP == 1:
@@ -196,6 +203,7 @@ def _place(state: CustomerState, event: OrderPlaced) -> None:
 def _place_in_day(state: CustomerState, key: bytes, day: int, minor: int) -> None:
     """Add an order to the total of its day, with the refunds that waited for it. A cancelled one is gone already."""
     back = 0
+    _remember_folded(state, [key])
     if key in state.refunds:
         refunds = list(REFUND.iter_unpack(state.refunds))
         back = sum(refund[3] for refund in refunds if refund[1] == key)
@@ -264,9 +272,19 @@ def _fold_oldest(state: CustomerState) -> None:
         kept -= len(by_day[day])
         state.folded_through_day = day
     folded_keys = {key for keys in by_day.values() for key in keys} - orders.keys()
+    _remember_folded(state, [key for keys in by_day.values() for key in keys if key in folded_keys])
     state.orders = b"".join(ORDER.pack(key, *rest) for key, rest in orders.items())
     state.cancelled = b"".join(CANCELLATION.pack(*item) for item in cancelled.items())
     state.refunds = b"".join(REFUND.pack(*refund) for refund in refunds if refund[1] not in folded_keys)
+
+
+def is_folded(state: CustomerState, key: bytes) -> bool:
+    """Whether the order is known to be in a day's total."""
+    return bool(state.folded_ids) and _find(state.folded_ids, key, len(key)) >= 0
+
+
+def _remember_folded(state: CustomerState, keys: Iterable[bytes]) -> None:
+    state.folded_ids = (state.folded_ids + b"".join(keys))[-FOLDED_IDS_KEPT * len(NO_ORDER) :]
 
 
 def _add_to_day(state: CustomerState, day: int, gross_minor: int, net_minor: int) -> None:
@@ -290,4 +308,5 @@ def canonical(state: CustomerState) -> CustomerState:
         orders=ordered(state.orders, ORDER.size),
         refunds=ordered(state.refunds, REFUND.size),
         cancelled=ordered(state.cancelled, CANCELLATION.size),
+        folded_ids=ordered(state.folded_ids, len(NO_ORDER)),
     )

@@ -21,6 +21,7 @@ from domain.customer import (
     OrderRefunded,
     apply,
     id_key,
+    is_folded,
 )
 
 
@@ -52,13 +53,14 @@ class RefundCounts(msgspec.Struct):
         immutable, so that what stands in them now says what happened, without hashing ids again.
         """
         orders, refunds, folded_through = state.orders, state.refunds, state.folded_through_day
+        folded_ids = state.folded_ids
         apply(state, event)
         if state.refunds is refunds:
             if not refunds or state.orders is orders:
                 return
             if len(state.orders) == len(orders) + ORDER.size and state.orders[_LAST_KEY] not in refunds:
                 return
-        before = CustomerState(orders, refunds, folded_through_day=folded_through)
+        before = CustomerState(orders, refunds, folded_through_day=folded_through, folded_ids=folded_ids)
         if state.orders is orders and len(state.refunds) == len(refunds) + REFUND.size:
             _, order, _, minor = REFUND.unpack_from(state.refunds, len(refunds))
             effects = _of_new_refund(before, order, minor)
@@ -84,7 +86,7 @@ def refund_effects(state: CustomerState, event: Event) -> RefundEffects:
 
 def _of_order(state: CustomerState, event: OrderPlaced) -> RefundEffects:
     key = id_key(event.order_id)
-    if key not in state.refunds:
+    if key not in state.refunds or is_folded(state, key):
         return NO_EFFECTS  # of most orders, so it is asked in the cheapest way
     refunds = [minor for *_, minor in _records(state.refunds, REFUND, key, 8)]
     if not refunds:

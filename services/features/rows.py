@@ -12,7 +12,7 @@ from struct import error as StructError  # noqa: N812
 
 import msgspec
 
-from domain.customer import CANCELLATION, DAY_MS, ORDER, REFUND, CustomerState, Profile, latest_ms
+from domain.customer import CANCELLATION, DAY_MS, NO_ORDER, ORDER, REFUND, CustomerState, Profile, latest_ms
 from domain.money import AMOUNT_MINOR_MAX
 from schemas.customer_features import FEATURE_VERSION_DAYS
 
@@ -150,6 +150,7 @@ def _is_sound(state: CustomerState) -> bool:
         and -1 < min(totals, default=0) <= max(totals, default=0) < 2**53
         and -(2**31) <= state.folded_through_day < FEATURE_VERSION_DAYS
         and 0 <= (profile.birth_year or 0) < 10_000
+        and len(state.folded_ids) % len(NO_ORDER) == 0
     )
 
 

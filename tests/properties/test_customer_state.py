@@ -20,6 +20,7 @@ from domain.customer import (
     apply,
     canonical,
     fold,
+    union,
 )
 from domain.features import FEATURE_NAMES, INPUT_NAMES, engineer, features
 from domain.purchases import purchases
@@ -157,6 +158,37 @@ def test_beyond_the_bound_old_orders_fold_into_days_and_no_total_changes():
     assert found.orders.sum() == len(placed)
     assert found.gross.sum() == sum(event.amount_minor for event in placed)
     assert set(found.day.tolist()) == {event.occurred_at_ms // DAY_MS for event in placed}
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32).map(random.Random))
+def test_beyond_the_bound_events_that_come_again_change_nothing(rng):
+    """Ingest that is killed, and clients that try again, repeat events under new offsets."""
+    events: list[Event] = [
+        OrderPlaced(f"o{n}", rng.randrange(1, 10_000), rng.randrange(900) * DAY_MS) for n in range(3 * ORDERS_KEPT)
+    ]
+    state, repeated = CustomerState(), CustomerState()
+    for at, event in enumerate(events):
+        apply(state, event)
+        apply(repeated, event)
+        for again in rng.choices(events[: at + 1], k=rng.randrange(3)):
+            apply(repeated, again)
+    assert canonical(repeated) == canonical(state)
+    found, _ = purchases([repeated], [1000])
+    assert (found.orders.sum(), found.gross.sum()) == (len(events), sum(event.amount_minor for event in events))
+
+
+def test_an_order_cancelled_before_it_was_folded_does_not_come_back_with_a_repeat():
+    orders = [OrderPlaced(f"o{n}", 100, n * DAY_MS) for n in range(2 * ORDERS_KEPT)]
+    state = fold([orders[0], OrderCancelled("o0", DAY_MS), *orders[1:], orders[0]])
+    found, _ = purchases([state], [10_000])
+    assert found.orders.sum() == len(orders) - 1
+
+
+def test_merged_customers_who_share_an_order_that_one_has_folded_have_it_once():
+    orders = [OrderPlaced(f"o{n}", 100, n * DAY_MS) for n in range(2 * ORDERS_KEPT)]
+    found, _ = purchases([union([fold(orders), fold(orders[:10])])], [10_000])
+    assert found.orders.sum() == len(orders)
 
 
 @settings(max_examples=200, deadline=None)
