@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import ProducerClosed, ProducerFenced
 
 from schemas.dead_letters import DeadLetter
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG
@@ -27,7 +27,7 @@ new one would then not be higher than what a paused worker holds."""
 
 
 class Fenced(Exception):
-    """A later writer of the partition has been opened."""
+    """A later writer of the partition has been opened, or the partition was let go while this one was writing."""
 
 
 class PartitionWriter:
@@ -73,7 +73,7 @@ class PartitionWriter:
                 await asyncio.wait([*logged, *others])
             for future in [*others, *logged]:
                 future.result()
-        except ProducerFenced as error:
+        except (ProducerFenced, ProducerClosed) as error:
             raise Fenced from error
         first = min((int(future.result().offset) for future in logged), default=-1)  # type: ignore[attr-defined]
         return first + len(changelog) - 1 if first >= 0 else None

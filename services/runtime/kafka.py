@@ -122,15 +122,26 @@ async def send_batches(
     Far cheaper than a send per message. Raises ValueError if one item alone is larger than a batch may be.
     """
     futures: list[asyncio.Future[object]] = []
+
+    async def send() -> None:
+        batch.close()
+        future = await producer.send_batch(batch, topic, partition=partition)
+        future.add_done_callback(_seen)
+        futures.append(future)
+
     batch = producer.create_batch()
     for key, value, timestamp_ms, headers in items:
         if batch.append(key=key, value=value, timestamp=timestamp_ms, headers=headers) is None:
-            batch.close()
-            futures.append(await producer.send_batch(batch, topic, partition=partition))
+            await send()
             batch = producer.create_batch()
             if batch.append(key=key, value=value, timestamp=timestamp_ms, headers=headers) is None:
                 raise ValueError(f"a message of {len(value or b'')} bytes does not fit into a batch for {topic}")
     if batch.record_count():
-        batch.close()
-        futures.append(await producer.send_batch(batch, topic, partition=partition))
+        await send()
     return futures
+
+
+def _seen(future: asyncio.Future[object]) -> None:
+    """Look at what a send came to: a caller who gave up at an earlier failure will not, and asyncio would complain."""
+    if not future.cancelled():
+        future.exception()
