@@ -32,6 +32,7 @@ from services.scorer.model import load_model
 DATABASE = "clv"
 TICK_SECONDS = 0.05
 UNACKNOWLEDGED_TICKS_MAX = 400
+_PROBE_GRACE_SECONDS = 5.0
 HAZARDS = {
     "replayed_records": "clv_features_replayed_total",
     "holes_refused": "clv_features_holes_total",
@@ -126,6 +127,8 @@ class _Run:
         self._prober = Prober(addresses.mongo_uri, DATABASE)
         self._inflictor = Inflictor(platform, self._publish_burst)
         self._survived: list[Survived] = []
+        self._inflicting: list[asyncio.Task[None]] = []
+        self._unanswered: list[str] = []
         self._hazards: dict[tuple[int | None, str], float] = {}
         self._seconds: dict[str, float] = {}
 
@@ -175,8 +178,28 @@ class _Run:
         await asyncio.sleep(max(0.0, began + self._options.seconds - time.monotonic()))
         stop.set()
         await self._bounded(load, "publishing")
-        await self._bounded(asyncio.gather(*faults), "recovering from the last faults")
+        await self._bounded(asyncio.gather(*self._inflicting), "carrying out the last faults")
         await self._bounded(self._inflictor.bursts_done(), "publishing the bursts")
+        await self._bounded(self._until_answered(faults), "recovering from the last faults")
+
+    async def _until_answered(self, faults: list["asyncio.Task[None]"]) -> None:
+        """Wait for the probes' answers. A probe without one when the line is empty is lost, and said to be."""
+        while not await self._all_done(faults):
+            if not self._publisher.waiting.total():
+                await self._until_drained("ingest", "features")
+                await self._until_drained("scorer", "sink")
+                if not await self._all_done(faults):
+                    self._unanswered = sorted(self._prober.unanswered)
+                    for task in faults:
+                        task.cancel()
+                break
+
+    async def _all_done(self, tasks: list["asyncio.Task[None]"]) -> bool:
+        """Whether all are done within a moment. Raises what one of them raised."""
+        done, pending = await asyncio.wait(tasks, timeout=_PROBE_GRACE_SECONDS) if tasks else (set(), set())
+        for task in done:
+            task.result()
+        return not pending
 
     async def _bounded(self, work: Any, what: str) -> None:
         try:
@@ -217,6 +240,7 @@ class _Run:
         """One fault, and a probe of the recovery at the moment that it strikes."""
         struck = asyncio.Event()
         inflicting = asyncio.create_task(self._inflictor.inflict(fault, struck.set))
+        self._inflicting.append(inflicting)
         inflicting.add_done_callback(lambda _: struck.set())
         await struck.wait()
         since = time.monotonic()
@@ -286,6 +310,8 @@ class _Run:
         evidence = await gather_evidence(addresses.kafka_bootstrap_servers, addresses.mongo_uri, DATABASE)
         model = load_model(current_bundle(self._platform.models_dir), "USD")
         findings = await asyncio.to_thread(compare, evidence, self._publisher.accepted, model)
+        for customer in self._unanswered:
+            findings.add(Wrong.LOST, f"customers: {customer}, who ordered at a fault's moment, never came to MongoDB")
         for answer in self._publisher.refused:
             findings.add(Wrong.MISMATCH, f"ingest refused good events: {answer}")
         return findings

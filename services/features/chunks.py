@@ -165,8 +165,10 @@ class ChunkConsumer(driver.Consumer):
             return
         earliest = await self.earliest_offsets(*sources)
         for tp in sources:
-            committed = self._committed_offset[tp]
+            committed: int | None = self._committed_offset[tp]
             start = earliest.get(tp) or 0
+            if committed is None:
+                committed = await self._committed(tp)
             if committed is None:
                 self.never_committed.add(tp)
             elif committed < start:
@@ -174,6 +176,13 @@ class ChunkConsumer(driver.Consumer):
             self.expected[tp] = max(committed or 0, start, self.processed.get(tp, 0))
             # aiokafka does not seek where nothing was committed yet, although its position may have moved on.
             await self.seek(tp, self.expected[tp])
+
+    async def _committed(self, tp: TP) -> int | None:
+        """The group's committed offset; None if there never was one. (Faust takes a committed 0 for none.)"""
+        thread: Any = self._thread
+        consumer = thread._ensure_consumer()
+        found: int | None = await thread.call_thread(consumer.committed, TopicPartition(tp.topic, tp.partition))
+        return found
 
     async def is_member(self, tp: TP, committed: int) -> bool:
         """Ask the group's coordinator whether the partition is still this worker's.

@@ -65,6 +65,14 @@ def test_nothing_is_lost_or_counted_twice_under_eight_faults(models: Path, tmp_p
     assert min(compared["states"], compared["predictions"], compared["customer_documents"]) > 250
 
 
+def test_workers_killed_before_their_first_commit_count_nothing_twice(models: Path, tmp_path: Path):
+    faults = [Fault(number, 3.0, Kind.KILL_FEATURES, (worker,)) for number, worker in enumerate(WORKERS)]
+    settings = {"CLV_FEATURES_COMMIT_SECONDS": "15"}
+    outcome = harness(models, tmp_path, Options(seconds=6, seed=1, shape=SMALL, faults=faults, settings=settings))
+    assert outcome.findings.clean, outcome.findings.examples
+    assert outcome.hazards["replayed_records"] > 0
+
+
 def sabotaged(sabotage: str, settings: dict[str, str], kills: list[tuple[float, float]]) -> Options:
     """Workers in turn are killed in the middle of chunks. kills: seconds of the run, and of work before the kill."""
     return Options(
@@ -90,6 +98,6 @@ def test_a_worker_without_its_replay_guard_is_found_to_count_twice(models: Path,
 
 def test_a_worker_that_commits_early_is_found_to_lose_events(models: Path, tmp_path: Path):
     early = {"CLV_FEATURES_COMMIT_SECONDS": "0.02", "CLV_FEATURES_CHUNK_RECORDS": "10000"}
-    kills = [(1.0, 0.1), (1.0, 0.2), (8.0, 0.15), (8.0, 0.3)]
+    kills = [(1.0, 1.0), (1.0, 1.3), (9.0, 1.0), (9.0, 1.3)]  # a chunk takes two seconds there
     findings = harness(models, tmp_path, sabotaged("--offsets-early", early, kills)).findings
     assert findings.counts[Wrong.LOST] > 0

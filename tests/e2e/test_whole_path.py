@@ -186,8 +186,13 @@ def clv(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False, **kwargs)
 
 
-def children_of_this_test() -> set[int]:
-    return {process.pid for process in psutil.process_iter(["name"]) if process.info["name"] in {"java", "mongod"}}
+def processes_with(variable: str, value: str) -> list[str]:
+    """Processes that this variable was handed down to."""
+    found = []
+    for process in psutil.process_iter(["name", "environ"]):
+        if (process.info["environ"] or {}).get(variable) == value:
+            found.append(process.info["name"])
+    return found
 
 
 def test_the_demo_takes_the_users_own_file_and_leaves_nothing_behind(tmp_path):
@@ -203,12 +208,13 @@ def test_the_demo_takes_the_users_own_file_and_leaves_nothing_behind(tmp_path):
     rows += ["order,bad1,c1,2024-02-01,-5,USD", "order,bad2,c1,not a date,5,USD", "order,bad3,,2024-02-01,5,USD"]
     rows += ["order,bad4,c1,2024-02-01,5,XXX", "gift,bad5,c1,2024-02-01,5,USD", "order,,c1,2024-02-01,5,USD"]
     (tmp_path / "orders.csv").write_text("\n".join(rows) + "\n")
-    before = children_of_this_test()
+    mark = str(tmp_path)
     mapping = ["type=kind", "customer_id=client", "occurred_at=when", "amount=total"]
     arguments = [argument for pair in mapping for argument in ("--map", pair)]
     done = clv(
-        "demo", "--orders", str(tmp_path / "orders.csv"), *arguments, "--exit", "--json", str(tmp_path / "s.json")
-    )
+        "demo", "--orders", str(tmp_path / "orders.csv"), *arguments, "--exit", "--json", str(tmp_path / "s.json"),
+        env={**os.environ, "DEMO_OF_TEST": mark},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "s.json").read_text())
     assert summary["events_published"] == 1209
@@ -224,7 +230,7 @@ def test_the_demo_takes_the_users_own_file_and_leaves_nothing_behind(tmp_path):
     assert summary["recompute_mismatches"] == 0
     assert summary["customers"] == summary["mongo_customers"] == summary["predictions_topic_customers"] == 211
     assert sum(summary["segments"].values()) == 211
-    assert children_of_this_test() <= before
+    assert processes_with("DEMO_OF_TEST", mark) == []
 
 
 def test_the_demo_runs_twice_on_servers_named_in_the_environment(tmp_path, kafka, mongo, topics, cdnow_slice):

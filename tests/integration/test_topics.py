@@ -1,6 +1,7 @@
 """Topics as they are made: replicated as far as the cluster goes, whatever the brokers' own default is."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
@@ -20,8 +21,14 @@ def test_any_one_broker_can_be_lost_where_there_are_three(brokers: int, replicas
         names = asyncio.run(create_topics(kafka.bootstrap_servers, declared_topics().values()))
         assert len(names) == len(declared_topics())
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-        wait_for(lambda: set(names) <= admin.list_topics(timeout=10).topics.keys(), "brokers to hear of the topics")
-        found = admin.list_topics(timeout=10).topics
+        found: dict[str, Any] = {}
+
+        def all_told() -> bool:
+            """One answer has them all: each comes from any broker, and not all of them have heard at once."""
+            found.update(admin.list_topics(timeout=10).topics)
+            return set(names) <= found.keys()
+
+        wait_for(all_told, "brokers to hear of the topics")
         for name in names:
             assert {len(each.replicas) for each in found[name].partitions.values()} == {replicas}
             (config,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name)]).values()
