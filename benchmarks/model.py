@@ -5,19 +5,17 @@ Trains on what happened before the cutoff alone, as `./clv train` does, then loo
 
 import tempfile
 import time
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from deploy.local import binaries
 from domain.features import day_of
-from schemas.currencies import minor_per_major
 from schemas.model_bundle import OUTPUT_NAMES
 from services.scorer.model import load_model
 from services.trainer.evaluation import compare
-from services.trainer.history import History
-from services.trainer.judged_rows import judge
 from services.trainer.orders_file import read_any, read_cdnow
+from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 
 
@@ -26,11 +24,11 @@ def run(orders: Path | None, cutoff: date, horizon_days: int, currency: str) -> 
     table = read_any(orders) if orders else read_cdnow(binaries.cdnow_purchases())
     with tempfile.TemporaryDirectory(prefix="clv-bench-") as folder:
         began = time.perf_counter()
-        bundle = train(table, cutoff, horizon_days, currency, Path(folder), progress=lambda _: None)
+        bundle = train(from_table(table, cutoff, currency), horizon_days, Path(folder))
         seconds = time.perf_counter() - began
         model = load_model(bundle.path, currency)
     origin = day_of(cutoff)
-    history = History(judge(table, currency), origin + horizon_days, minor_per_major(currency))
+    history = from_table(table, cutoff + timedelta(days=horizon_days), currency).history
     (held_out,) = history.training_sets([(origin, horizon_days)])
     outcomes = model.predict(held_out.with_quintiles(model.metadata.quintiles).features)
     return {

@@ -30,9 +30,9 @@ from deploy.local.kafka import LocalKafka
 from deploy.local.processes import ServiceProcess
 from domain.customer import DAY_MS, CustomerState, OrderPlaced, apply, fold
 from domain.features import FEATURE_NAMES, day_of, features
+from schemas.customer_rows import PROGRESS_KEY, Progress, Row, encode
 from schemas.orders import Placed, encode_order
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG, ORDERS, topics
-from services.features.rows import PROGRESS_KEY, Progress, Row, encode
 from services.runtime.kafka import Item, create_topics, new_producer, send_batches
 
 HISTORIES = 10_000

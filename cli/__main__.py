@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli import bench, dead_letters, erase, export, training
+from cli import bench, dead_letters, erase, explain, export, generate, models, profile, training, training_rows
 from deploy.local.errors import LocalStackError
 from services.runtime.shutdown import KnownProblem
 
@@ -21,8 +21,13 @@ app = typer.Typer(
 )
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(bench.app, name="bench")
+app.add_typer(models.app, name="models")
 app.command()(training.train)
 app.command()(training.score)
+app.command()(training_rows.training_rows)
+app.command()(profile.train_profile)
+app.command()(explain.explain)
+app.command()(generate.generate)
 app.command("export")(export.export_customer)
 app.command("erase")(erase.erase_customer)
 

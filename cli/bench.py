@@ -63,6 +63,19 @@ def takeover(
 
 
 @app.command()
+def training(
+    orders: Annotated[int, typer.Option(help="Orders in the file.", min=1000)] = 1_000_000,
+    customers: Annotated[int, typer.Option(help="Customers, of whom some never order.", min=10)] = 120_000,
+    windows: Annotated[int, typer.Option(help="Training sets made of it.", min=1, max=24)] = 10,
+    json_file: JsonFile = None,
+) -> None:
+    """Seconds and memory from an orders file to training sets."""
+    from benchmarks.training import run
+
+    _report(run(customers, orders, windows), json_file)
+
+
+@app.command()
 def model(
     orders: Annotated[Path | None, typer.Option(help="Orders file; CDNOW if left out.")] = None,
     cutoff: Annotated[
@@ -78,6 +91,21 @@ def model(
     from benchmarks.model import run
 
     _report(run(orders, date.fromisoformat(cutoff), horizon_days, currency), json_file)
+
+
+@app.command()
+def explanation(
+    model: Annotated[
+        Path | None, typer.Option(help="A models folder or a bundle's folder; one trained on CDNOW if left out.")
+    ] = None,
+    customers: Annotated[int, typer.Option(help="Customers to explain.", min=1)] = 200,
+    json_file: JsonFile = None,
+) -> None:
+    """Milliseconds for one customer's explanation, beside one prediction."""
+    from benchmarks.explanation import run
+    from cli.training import bundle_folder
+
+    _report(run(None if model is None else bundle_folder(model), customers), json_file)
 
 
 @app.command()

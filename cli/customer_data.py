@@ -16,10 +16,10 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo.errors import PyMongoError
 
 from domain.customer import CANCELLATION, NO_ORDER, ORDER, REFUND, CustomerState
+from schemas.customer_rows import OWN_PREFIX, Row, decode_row
 from schemas.dead_letters import DeadLetter, from_record
 from schemas.named_customers import contains, holds
 from schemas.personal_data import Find, Place, topic_places
-from services.features.rows import OWN_PREFIX, Row, decode_row
 from services.runtime.shutdown import KnownProblem
 from services.sink.mongo import connect
 from services.sink.settings import SinkSettings
@@ -71,10 +71,16 @@ def _row_names(customer_id: str, record: ConsumerRecord) -> bool:
 def _row(record: ConsumerRecord) -> Row | None:
     if not record.value or (record.key or b"").startswith(OWN_PREFIX):
         return None
+    found = _decoded(record.value)
+    return found if isinstance(found, Row) else None
+
+
+def _decoded(value: bytes) -> Row | bytes:
+    """The row of a customer table; the bytes if they are none."""
     try:
-        return decode_row(record.value)
-    except msgspec.DecodeError:
-        return None
+        return decode_row(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return value
 
 
 def letter_in(record: ConsumerRecord) -> DeadLetter | None:
@@ -107,7 +113,10 @@ def readable(found: Any) -> Any:
     if isinstance(found, msgspec.Struct):
         return {name: readable(getattr(found, name)) for name in found.__struct_fields__}
     if isinstance(found, Mapping):
-        return {str(name): readable(value) for name, value in found.items()}
+        return {
+            str(name): readable(_decoded(value) if name == "row" and isinstance(value, bytes) else value)
+            for name, value in found.items()
+        }
     if isinstance(found, list | tuple):
         return [readable(each) for each in found]
     if isinstance(found, datetime):
@@ -179,7 +188,10 @@ async def documents_of(
 ) -> AsyncIterator[dict[str, Any]]:
     """The documents of a listed collection that hold the customer."""
     collection = database[place.name]
-    async for document in collection.find({place.field: customer_id}):
+    wanted: dict[str, Any] = {place.field: customer_id}
+    if place.find is Find.ROW_FIELD:
+        wanted = {"$or": [wanted, {"linked_ids": customer_id}]}
+    async for document in collection.find(wanted):
         yield document
     if place.find is Find.LETTER_FIELD:
         async for document in collection.find({"clear": False, place.field: {"$ne": customer_id}}):

@@ -13,6 +13,7 @@ from services.runtime.bundle import POINTER
 from services.runtime.shutdown import KnownProblem
 from services.trainer.judged_rows import domain_events
 from services.trainer.orders_file import OrdersTable, customer_events, read_any, read_cdnow
+from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 
 HORIZON_DAYS_MAX = 180
@@ -65,5 +66,5 @@ def demo_model(data: DemoData, models_dir: Path, say: Say) -> Path:
         say(f"model of an earlier run: {folder.name}")
         return folder
     say(f"training on {data.name} before {cutoff.isoformat()}, horizon {horizon_days} days")
-    train(data.table, cutoff, horizon_days, data.currency, folder, progress=say)
+    train(from_table(data.table, cutoff, data.currency), horizon_days, folder, lambda what, *_: say(what))
     return folder

@@ -33,13 +33,14 @@ from cli.customer_data import (
 )
 from cli.reading import CLIENT_ID, present_ends, records_until, topics_reader
 from schemas.customer_events import CustomerErasedEvent, EventType
-from schemas.mongo import ERASURES, erasure_id
+from schemas.mongo import CUSTOMER_STATES, ERASURES, erasure_id
 from schemas.personal_data import PLACES, Find, Goes, Place, collection_places
 from schemas.tombstones import Cause, cause_of
 from schemas.topics import CUSTOMER_EVENTS, PREDICTIONS
 from services.runtime.kafka import new_producer, wait_for_kafka
 from services.runtime.shutdown import KnownProblem
 from services.sink.letters import CLOCK_SKEW
+from services.sink.states import state_key
 
 _PAUSE_SECONDS = 0.2
 
@@ -107,7 +108,7 @@ async def erase(event: CustomerErasedEvent, servers: Servers, timeout_seconds: f
         await database.command("ping")  # before anything is published that could then not be waited for
         began = time.monotonic()
         arrived_at = await _publish(event, servers.bootstrap_servers)
-        watch = _Watch(event.customer_id, arrived_at, reader, database)
+        watch = _Watch(event, arrived_at, reader, database)
         while True:
             still = await watch.still()
             seconds = time.monotonic() - began
@@ -138,12 +139,14 @@ class _Watch:
 
     def __init__(
         self,
-        customer_id: str,
+        event: CustomerErasedEvent,
         arrived_at: datetime,
         reader: AIOKafkaConsumer,
         database: "AsyncIOMotorDatabase[Any]",
     ) -> None:
-        self._customer_id, self._arrived_at = customer_id, arrived_at
+        self._customer_id, self._arrived_at = event.customer_id, arrived_at
+        occurred_at = event.occurred_at
+        self._occurred_at = occurred_at.replace(microsecond=occurred_at.microsecond // 1000 * 1000)
         self._reader, self._database = reader, database
         self._held: dict[str, set[bytes | None]] = {name: set() for name in _TOPICS}
         self._passed_on = False
@@ -193,9 +196,14 @@ class _Watch:
                 count += self._concerned(place, document)
             if count:
                 found.append(f"MongoDB {place.name} ({count})")
-        done = await self._database[ERASURES].find_one({"_id": erasure_id(self._customer_id)})
-        if done is None or done["erased_at"] < self._arrived_at:
-            found.append("(the sink has not come to the erasure yet)")
+        # Until the sink has come to it in each topic, what was published before may still be on its way.
+        done = await self._database[ERASURES].find_one({"_id": erasure_id(self._customer_id)}) or {}
+        for field in ("erased_at", "challengers_erased_at"):
+            if field not in done or done[field] < self._arrived_at:
+                found.append(f"(the sink has not come to the erasure yet: {field})")
+        state = await self._database[CUSTOMER_STATES].find_one({"key": state_key(self._customer_id)}, {"erased_at": 1})
+        if state is None or "erased_at" not in state or state["erased_at"] < self._occurred_at:
+            found.append(f"(the sink has not come to the erasure yet: {CUSTOMER_STATES})")
         return found
 
     def _concerned(self, place: Place, document: dict[str, Any]) -> bool:

@@ -1,18 +1,37 @@
-"""`./clv train` and `./clv score`: a model from an orders file, and predictions for its customers."""
+"""`./clv train` and `./clv score`: a model from an orders file, the stream or MongoDB; predictions for a file's
+customers.
+"""
 
 import csv
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.customer_data import Bootstrap, MongoDatabase, MongoUri
+from cli.progress import ProgressBars
 from services.runtime.bundle import POINTER, current_bundle, read_head
 from services.runtime.shutdown import KnownProblem
+
+if TYPE_CHECKING:
+    from services.trainer.orders_file import OrdersTable
+    from services.trainer.sources import TrainingData
+
+
+class ObjectiveName(StrEnum):
+    """services.trainer.fitting.Objective, as an option."""
+
+    balanced = "balanced"
+    totals = "totals"
+
 
 OUTPUTS = ("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90")
 
@@ -35,26 +54,91 @@ def parse_columns(pairs: Sequence[str] | None) -> dict[str, str]:
 
 
 def train(
-    orders: _Orders,
     cutoff: Annotated[str, typer.Option(help="Train on what happened before this day alone, YYYY-MM-DD (UTC).")],
     horizon_days: Annotated[int, typer.Option(help="Days ahead that the model predicts.")],
     output: Annotated[Path, typer.Option(help="Models folder: the bundle goes into it, and becomes its current one.")],
+    orders: Annotated[Path | None, typer.Option(help="Orders: CSV, Parquet or the CDNOW text file.")] = None,
+    from_topic: Annotated[
+        bool, typer.Option("--from-topic", help="Train from the stream: the feature workers' states in Kafka.")
+    ] = False,
+    from_mongo: Annotated[
+        bool, typer.Option("--from-mongo", help="Train from the sink's copy of these states in MongoDB.")
+    ] = False,
     columns: _Map = None,
-    currency: Annotated[str, typer.Option(help="Reporting currency, ISO 4217.")] = "USD",
+    currency: Annotated[
+        str, typer.Option(envvar="CLV_CURRENCY", help="Reporting currency, ISO 4217; the platform's, if from there.")
+    ] = "USD",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metadata to this file as JSON.")] = None,
+    objective: Annotated[
+        ObjectiveName,
+        typer.Option(
+            help="balanced: no measure behind the purchase model's. totals: expected values add up to what is expected "
+            "of the shop, at some cost in mean absolute error."
+        ),
+    ] = ObjectiveName.balanced,
+    bootstrap_servers: Bootstrap = "localhost:9092",
+    mongo_uri: MongoUri = "mongodb://localhost:27017/?replicaSet=clv",
+    mongo_database: MongoDatabase = "clv",
+    register: Annotated[
+        bool | None,
+        typer.Option(
+            "--register/--no-register",
+            help="Store the model in the registry too (`./clv models`); if left out: where CLV_MONGO_URI is set.",
+        ),
+    ] = None,
 ) -> None:
-    """Train a model on an orders file and measure it on a later period beside baselines."""
-    from services.trainer.orders_file import read_any
+    """Train a model on orders from a file, the stream or MongoDB; measure it on a later period beside baselines."""
+    if (orders is not None) + from_topic + from_mongo != 1:
+        raise KnownProblem("name one source: --orders FILE, --from-topic or --from-mongo")
+    if columns and orders is None:
+        raise KnownProblem("--map names columns of a file: it goes with --orders alone")
     from services.trainer.train import train as train_bundle
 
-    console = Console()
-    day = _date("--cutoff", cutoff)
-    with console.status("reading the orders") as status:
-        table = read_any(orders, parse_columns(columns))
-        bundle = train_bundle(table, day, horizon_days, currency, output, progress=status.update)
+    day, console = parse_day("--cutoff", cutoff), Console()
+    with ProgressBars() as progress:
+        if orders is not None:
+            data = _of_file(orders, columns, day, currency, progress)
+        elif from_topic:
+            data = _of_topic(bootstrap_servers, day, currency, progress)
+        else:
+            data = _of_mongo(mongo_uri, mongo_database, day, currency, progress)
+        bundle = train_bundle(data, horizon_days, output, progress, objective.value)
+    if data.behind:
+        console.print(
+            f"note: the feature workers have not folded {data.behind:,} records of the stream yet: they are not in it",
+            highlight=False,
+        )
     _print_bundle(console, bundle.metadata, bundle.path)
     if json_file is not None:
         _write_text(json_file, msgspec.json.format(msgspec.json.encode(bundle.metadata), indent=1).decode())
+    if register or (register is None and os.environ.get("CLV_MONGO_URI")):
+        from cli.models import register_bundle
+
+        register_bundle(console, bundle.path, mongo_uri, mongo_database)
+
+
+# The libraries of each source are loaded when it is used: `./clv --help` needs none of them.
+
+
+def _of_file(
+    path: Path, columns: list[str] | None, cutoff: date, currency: str, progress: ProgressBars
+) -> "TrainingData":
+    from services.trainer.sources.orders import from_file
+
+    return from_file(path, parse_columns(columns), cutoff, currency, progress)
+
+
+def _of_topic(bootstrap_servers: str, cutoff: date, currency: str, progress: ProgressBars) -> "TrainingData":
+    from services.trainer.sources.changelog import from_topic
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its own lines say the same, many times
+    return from_topic(bootstrap_servers, cutoff, currency, progress)
+
+
+def _of_mongo(uri: str, database: str, cutoff: date, currency: str, progress: ProgressBars) -> "TrainingData":
+    from services.trainer.sources.mongo import from_mongo
+
+    return from_mongo(uri, database, cutoff, currency, progress)
 
 
 def score(
@@ -67,15 +151,16 @@ def score(
     columns: _Map = None,
 ) -> None:
     """Predict every customer with a valid order before a day."""
-    from services.trainer.orders_file import read_any
-
-    day = _date("--as-of", as_of)
-    found = score_customers(read_any(orders, parse_columns(columns)), day, bundle_folder(model))
-    rows = zip(*(found[name] for name in ("customer_id", *OUTPUTS, "segment")), strict=True)
+    day, bundle = parse_day("--as-of", as_of), bundle_folder(model)
+    currency = read_head(bundle).currency
+    with ProgressBars() as progress:
+        found = score_data(_of_file(orders, columns, day, currency, progress), bundle, progress)
+    names = ("customer_id", *OUTPUTS, "segment", "expected_next_order_at")
+    rows = zip(*(found[name] for name in names), strict=True)
     try:
         with output.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["customer_id", *OUTPUTS, "segment"])
+            writer.writerow(names)
             writer.writerows(rows)
     except OSError as error:
         raise KnownProblem(f"cannot write {output}: {error.strerror or error}") from None
@@ -87,27 +172,32 @@ def bundle_folder(model: Path) -> Path:
     return current_bundle(model) if (model / POINTER).is_file() or not (model / "metadata.json").is_file() else model
 
 
-def score_customers(table: Any, as_of: date, bundle: Path) -> dict[str, list[Any]]:
-    """Columns customer_id, OUTPUTS and segment of every customer with a valid order before the day, sorted by id.
+def score_customers(table: "OrdersTable", as_of: date, bundle: Path) -> dict[str, list[Any]]:
+    """score_data() of what the table says happened before the day."""
+    from services.trainer.sources.orders import from_table
+
+    return score_data(from_table(table, as_of, read_head(bundle).currency), bundle)
+
+
+def score_data(data: "TrainingData", bundle: Path, progress: ProgressBars | None = None) -> dict[str, list[Any]]:
+    """Columns customer_id, OUTPUTS, segment and expected_next_order_at (a date, or None where none is likely) of every
+    customer with a valid order before the cutoff, sorted by id.
 
     Segments are percentiles of these customers. Raises KnownProblem if there are none, or the bundle is no good.
     """
     import numpy as np
 
-    from domain.features import day_of
+    from domain.features import date_of
     from domain.segments import Thresholds, classify
-    from schemas.currencies import minor_per_major
     from services.scorer.model import load_model
-    from services.trainer.history import History
-    from services.trainer.judged_rows import judge
+    from services.scorer.scoring import next_order_at
+    from services.trainer.progress import silent
 
     head = read_head(bundle)
     loaded = load_model(bundle, head.currency)
-    day = day_of(as_of)
-    history = History(judge(table, head.currency), day, minor_per_major(head.currency))
-    (known,) = history.training_sets([(day, 0)])
+    (known,) = data.history.training_sets([(data.cutoff_day, 0)], progress or silent)
     if not len(known):
-        raise KnownProblem(f"no customer of {table.name} has a valid order before {as_of.isoformat()}")
+        raise KnownProblem(f"no customer of {data.name} has a valid order before {date_of(data.cutoff_day)}")
     outcomes = loaded.predict(known.with_quintiles(head.quintiles).features)
     value = outcomes.expected_value
     thresholds = Thresholds(*(float(each) for each in np.quantile(value, [0.25, 0.5, 0.75])))
@@ -115,10 +205,15 @@ def score_customers(table: Any, as_of: date, bundle: Path) -> dict[str, list[Any
         "customer_id": list(known.customer_ids),
         **{name: getattr(outcomes, name).tolist() for name in OUTPUTS},
         "segment": [classify(each, thresholds).value for each in value.tolist()],
+        "expected_next_order_at": [
+            next_order_at(date_of(data.cutoff_day).isoformat(), p, days)
+            for p, days in zip(outcomes.p_active.tolist(), outcomes.next_order_days.tolist(), strict=True)
+        ],
     }
 
 
-def _date(option: str, text: str) -> date:
+def parse_day(option: str, text: str) -> date:
+    """A day as an option gives it. Raises KnownProblem for anything else."""
     try:
         return date.fromisoformat(text)
     except ValueError:

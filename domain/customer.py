@@ -111,9 +111,10 @@ def apply(state: CustomerState, event: Event) -> None:
     """
     match event:
         case OrderPlaced():
-            _place(state, event)
+            place(state, id_key(event.order_id), event.amount_minor, event.occurred_at_ms)
         case OrderRefunded():
-            _refund(state, event)
+            order = id_key(event.order_id) if event.order_id else NO_ORDER
+            refund(state, id_key(event.refund_id), order, event.amount_minor, event.occurred_at_ms)
         case OrderCancelled():
             _cancel(state, event)
         case ProfileUpdated():
@@ -170,6 +171,31 @@ def union(states: Sequence[CustomerState]) -> CustomerState:
     )
 
 
+def known_before(state: CustomerState, day: int) -> CustomerState:
+    """The state from the events before a day (since 1970, UTC) alone: what `fold` makes of those, in the same terms.
+
+    Some things have no past in a state, and are taken as they stand: the profile; of an id that was sent with
+    different contents, the one that stands, from its own time on; orders that live in day totals, which are known by
+    day, but with the refunds and without the cancellations that had come when they were folded.
+    """
+    end_ms = day * DAY_MS
+    return CustomerState(
+        _earlier(state.orders, ORDER, 1, end_ms),
+        _earlier(state.refunds, REFUND, 2, end_ms),
+        _earlier(state.cancelled, CANCELLATION, 1, end_ms),
+        state.profile,
+        {at: total for at, total in state.folded.items() if at < day},
+        min(state.folded_through_day, day - 1),
+        state.folded_ids,
+    )
+
+
+def _earlier(records: bytes, layout: Struct, at_ms_place: int, end_ms: int) -> bytes:
+    found = list(layout.iter_unpack(records))
+    kept = [record for record in found if record[at_ms_place] < end_ms]
+    return records if len(kept) == len(found) else b"".join(layout.pack(*record) for record in kept)
+
+
 def latest_ms(state: CustomerState) -> int:
     """When the last thing that the state knows of happened, epoch milliseconds; 0 for an empty state."""
     times = [at_ms for _, at_ms, _ in ORDER.iter_unpack(state.orders)]
@@ -183,8 +209,8 @@ def _profile_rank(profile: Profile) -> tuple[int, int]:
     return profile.at_ms, profile.birth_year or 0
 
 
-def _place(state: CustomerState, event: OrderPlaced) -> None:
-    at_ms, minor, key = event.occurred_at_ms, event.amount_minor, id_key(event.order_id)
+def place(state: CustomerState, key: bytes, minor: int, at_ms: int) -> None:
+    """Fold an order in, by the key of its id; by `apply`'s rules."""
     day = at_ms // DAY_MS
     if is_folded(state, key):
         return
@@ -212,16 +238,15 @@ def _place_in_day(state: CustomerState, key: bytes, day: int, minor: int) -> Non
         _add_to_day(state, day, minor, minor - min(minor, back))
 
 
-def _refund(state: CustomerState, event: OrderRefunded) -> None:
-    key = id_key(event.refund_id)
-    order = id_key(event.order_id) if event.order_id else NO_ORDER
-    record = REFUND.pack(key, order, event.occurred_at_ms, event.amount_minor)
+def refund(state: CustomerState, key: bytes, order: bytes, minor: int, at_ms: int) -> None:
+    """Fold a refund in, by the keys of its id and of its order's (NO_ORDER if it names none); by `apply`'s rules."""
+    record = REFUND.pack(key, order, at_ms, minor)
     at = _find(state.refunds, key, REFUND.size)
     if at < 0:
         state.refunds += record
     else:
         _, known_order, known_ms, known_minor = REFUND.unpack_from(state.refunds, at)
-        if (event.occurred_at_ms, event.amount_minor, order) > (known_ms, known_minor, known_order):
+        if (at_ms, minor, order) > (known_ms, known_minor, known_order):
             state.refunds = _replaced(state.refunds, at, record)
 
 

@@ -85,10 +85,15 @@ EXTRAS = (
     Feature("btyd_litt", "log days", "Sum of natural logs of the gaps between purchase days."),
     Feature("btyd_m", "currency", "Mean net value per purchase day, over the days that netted more than nothing."),
     Feature("btyd_m_days", "days", "Purchase days behind btyd_m."),
+    Feature("as_of_year_day", "days", "Day of the year of as_of, 1 on 1 January: what season lies ahead."),
 )
 
 FEATURES = ENGINEERED + EXTRAS
 """The feature vector, in order. The first len(ENGINEERED) columns need the seven inputs alone."""
+
+CONTEXT = ("as_of_year_day",)
+"""Features that tell of the day and not of the customer: the same for all customers on one day. Messages made before
+there were any have none, which means unknown."""
 
 INPUT_NAMES = tuple(feature.name for feature in INPUTS)
 FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
@@ -200,6 +205,7 @@ def features(
             *_windows(found, loose, as_of, some, unit),
             *_order_values(found, last_day, orders, gross_sum, some, unit),
             *_gaps_and_btyd(found, some, first_day, last_day, as_of, gross_sum, net_sum, unit),
+            np.where(some, _year_days(as_of), np.nan),
         ]
     )
     return FeatureRows(inputs, np.column_stack([engineered, extras]))
@@ -215,6 +221,12 @@ def _ages(states: Sequence[CustomerState], as_of: Ints) -> Floats:
     births = [(state.profile and state.profile.birth_year) or np.nan for state in states]
     years = as_of.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
     return np.asarray(years - np.array(births, dtype=np.float64), dtype=np.float64)
+
+
+def _year_days(as_of: Ints) -> Ints:
+    days = as_of.astype("datetime64[D]")
+    since = days - days.astype("datetime64[Y]").astype("datetime64[D]")
+    return np.asarray(since.astype(np.int64) + 1, dtype=np.int64)
 
 
 def _windows(p: Purchases, loose: LooseRefunds, as_of: Ints, some: NDArray[np.bool_], unit: float) -> list[Floats]:

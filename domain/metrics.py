@@ -121,23 +121,29 @@ def normalised_gini(actual: ArrayLike, predicted: ArrayLike) -> float:
     return gini(actual, predicted) / best if not math.isnan(best) and best > 0 else math.nan
 
 
+def band_means(values: ArrayLike, predicted: ArrayLike, bands: int = 10) -> FloatArray:
+    """Mean of the values in `bands` equally large parts of the customers, by rising prediction, shape (bands,).
+
+    A border inside a group of tied predictions splits it in proportion, with its mean value on both sides.
+    """
+    truth, guess = _pair(values, predicted)
+    if bands < 1:
+        raise ValueError(f"bands must be ≥ 1, got {bands}")
+    customers, summed = _gain_curve(truth, guess)
+    means = np.diff(np.interp(np.linspace(0, truth.size, bands + 1), customers, summed)) / (truth.size / bands)
+    return np.asarray(means, dtype=np.float64)
+
+
 def calibration_table(actual: ArrayLike, predicted: ArrayLike, bands: int = 10) -> tuple[CalibrationBand, ...]:
     """Mean prediction and mean actual value in `bands` equally large parts of the customers, by rising prediction.
 
-    A border inside a group of tied predictions splits it in proportion, with its mean actual value on both sides.
+    Ties are shared as by band_means().
     """
     truth, guess = _pair(actual, predicted)
-    if bands < 1:
-        raise ValueError(f"bands must be ≥ 1, got {bands}")
-    borders = np.linspace(0, truth.size, bands + 1)
-    customers, actual_sum = _gain_curve(truth, guess)
-    _, predicted_sum = _gain_curve(guess, guess)
-    size = truth.size / bands
-    predicted_means = np.diff(np.interp(borders, customers, predicted_sum)) / size
-    actual_means = np.diff(np.interp(borders, customers, actual_sum)) / size
-    rows = zip(predicted_means.tolist(), actual_means.tolist(), strict=True)
+    rows = zip(band_means(guess, guess, bands).tolist(), band_means(truth, guess, bands).tolist(), strict=True)
     return tuple(
-        CalibrationBand(band, size, guess_mean, truth_mean) for band, (guess_mean, truth_mean) in enumerate(rows, 1)
+        CalibrationBand(band, truth.size / bands, guess_mean, truth_mean)
+        for band, (guess_mean, truth_mean) in enumerate(rows, 1)
     )
 
 
@@ -164,3 +170,65 @@ def interval_coverage(actual: ArrayLike, low: ArrayLike, high: ArrayLike) -> Int
     return IntervalCoverage(
         float(np.mean((truth >= bottom) & (truth <= top))), below, above, float(np.mean(top - bottom))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BandCoverage:
+    """Shares of the customers of a band that lie outside their intervals."""
+
+    band: int  # 1 = lowest predictions
+    customers: float
+    below: float  # actual < low
+    above: float  # actual > high
+
+
+def coverage_by_band(
+    actual: ArrayLike, low: ArrayLike, high: ArrayLike, predicted: ArrayLike, bands: int = 10
+) -> tuple[BandCoverage, ...]:
+    """interval_coverage() in `bands` equally large parts of the customers, by rising prediction; ties are shared."""
+    truth, bottom = _pair(actual, low)
+    _, top = _pair(actual, high)
+    shares = (band_means(outside, predicted, bands).tolist() for outside in (truth < bottom, truth > top))
+    return tuple(
+        BandCoverage(band, truth.size / bands, below, above)
+        for band, (below, above) in enumerate(zip(*shares, strict=True), 1)
+    )
+
+
+def brier_score(is_active: ArrayLike, probability: ArrayLike) -> float:
+    """Mean squared difference between a probability and what came, 0 or 1 (Brier 1950): lower is better."""
+    return root_mean_squared_error(np.asarray(is_active, dtype=np.float64), probability) ** 2
+
+
+def value_captured(actual: ArrayLike, predicted: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """The lift (gain, Lorenz) curve: the share of the actual total that the best-predicted share of customers brings.
+
+    Points from (0, 0) to (1, 1), customers by falling prediction; a tie is one straight step. Empty arrays where the
+    actual total is 0 or less.
+    """
+    truth, guess = _pair(actual, predicted)
+    customers, gained = _gain_curve(truth, -guess)
+    if gained[-1] <= 0:
+        return np.empty(0), np.empty(0)
+    return customers / customers[-1], gained / gained[-1]
+
+
+def pit_histogram(below: ArrayLike, at_or_below: ArrayLike, borders: ArrayLike) -> FloatArray:
+    """Share of the probability integral transform between neighbouring borders, shape (len(borders) − 1,).
+
+    below, at_or_below: F(y−) and F(y) of each customer's forecast distribution at what came. Where they differ (a mass
+    at 0: most customers spend nothing) the customer is spread evenly between them; a calibrated forecast has the width
+    of each bin in it. Non-randomised PIT of Czado, Gneiting & Held (2009), equation 2.
+    """
+    lower, upper = _pair(below, at_or_below)
+    edges = np.asarray(borders, dtype=np.float64)
+    if (lower > upper).any() or (lower < 0).any() or (upper > 1).any():
+        raise ValueError("F(y-) ≤ F(y) must hold, both from 0 to 1")
+    width = upper - lower
+    found = np.empty(edges.size)
+    for place, edge in enumerate(edges):
+        with np.errstate(over="ignore"):  # a width next to nothing: infinity is clipped as it should be
+            spread = np.clip((edge - lower) / np.where(width > 0, width, 1.0), 0.0, 1.0)
+        # A point without width lies in the bin that it closes, and at 0 in the first one.
+        found[place] = np.mean(np.where(width > 0, spread, (lower <= edge) & (edge > 0)))
+    return np.diff(found)

@@ -17,9 +17,9 @@ from domain.customer import CANCELLATION, DAY_MS, NO_ORDER, ORDER, REFUND, Custo
 
 Ints = NDArray[np.int64]
 
-_ORDERS = np.dtype([("key", "<u8"), ("at_ms", "<i8"), ("minor", "<i8")])
-_REFUNDS = np.dtype([("key", "<u8"), ("order", "<u8"), ("at_ms", "<i8"), ("minor", "<i8")])
-_CANCELLATIONS = np.dtype([("order", "<u8"), ("at_ms", "<i8")])
+ORDER_DTYPE = np.dtype([("key", "<u8"), ("at_ms", "<i8"), ("minor", "<i8")])
+REFUND_DTYPE = np.dtype([("key", "<u8"), ("order", "<u8"), ("at_ms", "<i8"), ("minor", "<i8")])
+CANCELLATION_DTYPE = np.dtype([("order", "<u8"), ("at_ms", "<i8")])
 _NO_ORDER = int.from_bytes(NO_ORDER, "little")
 
 
@@ -73,8 +73,8 @@ def purchases(states: Sequence[CustomerState], as_of_days: Sequence[int]) -> tup
 def settle(states: Sequence[CustomerState], as_of_days: Sequence[int]) -> Settled:
     """The joined records of each state as of the end of its day (since 1970, UTC); what happened later is not seen."""
     end_ms = (np.asarray(as_of_days, dtype=np.int64) + 1) * DAY_MS
-    orders, owner = _joined([state.orders for state in states], _ORDERS, ORDER.size)
-    refunds, refund_owner = _joined([state.refunds for state in states], _REFUNDS, REFUND.size)
+    orders, owner = _joined([state.orders for state in states], ORDER_DTYPE, ORDER.size)
+    refunds, refund_owner = _joined([state.refunds for state in states], REFUND_DTYPE, REFUND.size)
     seen = refunds["at_ms"] < end_ms[refund_owner]
     refunds, refund_owner = refunds[seen], refund_owner[seen]
     loose = refunds["order"] == _NO_ORDER
@@ -92,7 +92,7 @@ def settle(states: Sequence[CustomerState], as_of_days: Sequence[int]) -> Settle
         waits = place < 0
         waits[~waits] = ~known[place[~waits]]
         waiting = Amounts(named_owner[waits], named["minor"][waits])
-    cancellations, canceller = _joined([state.cancelled for state in states], _CANCELLATIONS, CANCELLATION.size)
+    cancellations, canceller = _joined([state.cancelled for state in states], CANCELLATION_DTYPE, CANCELLATION.size)
     if len(cancellations):
         place = _place_of(orders["key"], owner, cancellations["order"], canceller)
         counts = known.copy()

@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from domain.features import FEATURE_NAMES, INPUT_NAMES
+from domain.features import CONTEXT, FEATURE_NAMES, INPUT_NAMES
 
 FEATURE_VERSION_DAYS = 100_000
 """Days that fit into a feature_version beside the count of applied events (until the year 2243)."""
@@ -146,11 +146,10 @@ def decode_values(raw: msgspec.Raw) -> Values:
 def feature_matrix(rows: list[Values]) -> NDArray[np.float64]:
     """Features of n messages as (n, len(FEATURE_NAMES)) in FEATURE_NAMES order; null becomes NaN.
 
-    Raises KeyError if a feature is missing: the message is of another version of the product.
+    Raises KeyError if a feature but those of CONTEXT is missing: the message is of another version of the product.
     """
-    return np.array([[row[name] for name in FEATURE_NAMES] for row in rows], dtype=np.float64).reshape(
-        len(rows), len(FEATURE_NAMES)
-    )
+    matrix = [[row[name] if name not in CONTEXT else row.get(name) for name in FEATURE_NAMES] for row in rows]
+    return np.array(matrix, dtype=np.float64).reshape(len(rows), len(FEATURE_NAMES))
 
 
 def named_inputs(row: list[float]) -> dict[str, float]:

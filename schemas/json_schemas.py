@@ -11,7 +11,7 @@ import msgspec
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from domain.features import ENGINEERED, EXTRAS, INPUTS, Feature
+from domain.features import CONTEXT, ENGINEERED, EXTRAS, INPUTS, Feature
 from domain.money import AMOUNT_MINOR_MAX
 from schemas.customer_events import CUSTOMER_EVENT
 from schemas.customer_features import CustomerFeatures, Ledger
@@ -105,7 +105,7 @@ def _values(features: tuple[Feature, ...]) -> JsonSchema:
             feature.name: {"type": ["number", "null"], "description": feature.meaning, "x-unit": feature.unit}
             for feature in features
         },
-        "required": [feature.name for feature in features],
+        "required": [feature.name for feature in features if feature.name not in CONTEXT],
     }
 
 

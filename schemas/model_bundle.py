@@ -17,10 +17,18 @@ VERSION_FIELD = "model_version"
 
 INPUT_NAME = "features"
 """The graph's one input: tensor(double) of (n, len(FEATURE_NAMES)) in FEATURE_NAMES order; NaN is unknown."""
-OUTPUT_NAMES = ("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90")
+OUTPUT_NAMES = (
+    "expected_value",
+    "expected_orders",
+    "p_active",
+    "value_p10",
+    "value_p50",
+    "value_p90",
+    "next_order_days",
+)
 """The graph's outputs, each tensor(double) or tensor(float) of (n,) or (n, 1): money in major units of the bundle's
-currency, orders within the horizon, a probability. Finite, at least 0, and value_p10 ≤ value_p50 ≤ value_p90. A row
-without an order (`monetary` is NaN) has 0 in all of them."""
+currency, orders within the horizon, a probability, days until the next order if one comes within the horizon. Finite,
+at least 0, and value_p10 ≤ value_p50 ≤ value_p90. A row without an order (`monetary` is NaN) has 0 in all of them."""
 
 VALUE_QUANTILES = 101
 """Length of the optional field `value_quantiles` of metadata.json: expected_value of the reference population at its

@@ -41,6 +41,7 @@ class Find(StrEnum):
     CONTENT = "key, headers and value of each message"
     LETTER = "key, headers and value of the original message in each letter"
     FIELD = "a field of the documents"
+    ROW_FIELD = "the document's id, and the ids of merged customers in `linked_ids`"
     LETTER_FIELD = "the field customer_ids, and the bytes of letters that do not say whom they are about"
     NONE = "not at all"
 
@@ -92,6 +93,7 @@ PLACES: tuple[Place, ...] = (
     ),
     _compacted("customer-features", "inputs and features of the customer", Find.KEY),
     _compacted("predictions", "predictions, with the features they were made from", Find.KEY),
+    _compacted("challenger-predictions", "what a model on trial says of the same customers", Find.KEY),
     _compacted("dead-letters", "messages that could not be used, as they came", Find.LETTER),
     Place(
         topic("segment-thresholds").name,
@@ -103,6 +105,23 @@ PLACES: tuple[Place, ...] = (
     ),
     _collection(mongo.CUSTOMERS, "newest features and prediction", "_id"),
     _collection(mongo.PREDICTION_HISTORY, "every prediction of the last months", "customer_id"),
+    _collection(
+        mongo.CUSTOMER_STATES,
+        "the customer's orders, refunds and profile, as in the changelog; of an erased customer a hash of the id, "
+        "without anything personal",
+        "_id",
+        Find.ROW_FIELD,
+    ),
+    _collection(mongo.CHALLENGER_PREDICTIONS, "what models on trial say of the customer", "customer_id"),
+    _collection(mongo.MATURED_PREDICTIONS, "predictions, and what the customer then spent", "customer_id"),
+    Place(
+        mongo.SINK_WORK,
+        Store.COLLECTION,
+        "how far the sink has come",
+        "what it is about",
+        Goes.NOT_STORED,
+        Find.NONE,
+    ),
     _collection(mongo.DEAD_LETTERS, "messages that could not be used, as they came", "customer_ids", Find.LETTER_FIELD),
     Place(
         mongo.ERASURES,
@@ -145,7 +164,14 @@ PLACES: tuple[Place, ...] = (
         Goes.EXPIRES,
         Find.NONE,
     ),
-    Place("model bundles", Store.FILE, "figures about all customers together", "", Goes.NOT_STORED, Find.NONE),
+    Place(
+        "model bundles, in folders and in the registry's collections (schemas/models.py)",
+        Store.FILE,
+        "figures about all customers together",
+        "",
+        Goes.NOT_STORED,
+        Find.NONE,
+    ),
     Place(
         "files given to or written by a command (orders files, score --output, export --out)",
         Store.FILE,
@@ -195,9 +221,10 @@ tests of erasure, go by.
 - `./clv erase --customer ID` publishes `customer.erased` and waits until no place holds the customer any more, but for
   those that expire, which it names.
 
-What erasing does: the customer's state, features and predictions get a tombstone, the MongoDB documents are deleted,
-and so are the dead letters that name the customer, in MongoDB and, by a tombstone each, in their topic. Customers who
-were merged with the erased one are erased with it. A letter that says nowhere whom it is about is searched for the id
+What erasing does: the customer's state, features and predictions get a tombstone, the MongoDB documents are deleted
+(a marker without the id keeps older rows of the state from coming back), and so are the dead letters that name the
+customer, in MongoDB and, by a tombstone each, in their topic. Customers who were merged with the erased one are erased
+with it. A letter that says nowhere whom it is about is searched for the id
 as a word, and goes if it is there. Letters that come later are removed too if their event arrived before the erasure.
 What arrives after it is new data: the feature worker refuses it without keeping it, or starts anew
 (`CLV_FEATURES_AFTER_ERASURE`); an event that cannot be read is a dead letter like any other, until the customer is
@@ -205,6 +232,7 @@ erased again.
 
 A tombstone takes effect at once for whoever reads the topic from its beginning. The bytes go when Kafka compacts the
 log: that needs a newer segment, so a partition to which nothing is written at all keeps them until something is (the
-daily refresh writes to every partition that has customers; dead letters expire in any case after their retention). The
-key itself stays with the tombstone until readers that were away have had time to hear of it.
+daily refresh writes to every partition that has customers; dead letters expire in any case after their retention; to
+the challengers' topic nothing but tombstones comes while no model is on trial). The key itself stays with the tombstone
+until readers that were away have had time to hear of it.
 """

@@ -1,5 +1,6 @@
 """The `predictions` topic: what a customer will be worth, keyed by customer, compacted. Written by the scorer alone."""
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Annotated, Literal
 
@@ -28,7 +29,12 @@ class PredictionHead(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     value_p50: Annotated[float, Meta(description="Median of net spend within the horizon")]
     value_p90: Annotated[float, Meta(description="90th percentile of net spend within the horizon")]
     historical_value: Annotated[float | None, Meta(description="Net spend so far; null without an order")]
-    expected_next_order_at: Annotated[str | None, Meta(description="UTC date; null if none is expected")]
+    expected_next_order_at: Annotated[
+        str | None,
+        Meta(
+            description="UTC date of the next order, if it comes within the horizon; null below a chance of one in five"
+        ),
+    ]
     percentile: Annotated[float, Meta(description="Rank of expected_value among all customers, 0 to 100")]
     segment: SegmentName
     previous_segment: Annotated[SegmentName | None, Meta(description="Segment of the prediction before this one")]
@@ -54,6 +60,24 @@ class PredictionToSend(PredictionHead, frozen=True, kw_only=True, gc=False):
     inputs: msgspec.Raw
     features: msgspec.Raw
     ledger: Ledger | None = None
+
+
+FEATURES_OFFSET_HEADER = "clv.features-offset"
+"""Kafka header of a prediction: the offset, in decimal, of the customer-features record it was made from, which is in
+the partition of the same number. A record that comes again is known by it."""
+
+
+def origin_headers(features_offset: int) -> list[tuple[str, bytes]]:
+    """The Kafka headers of a prediction."""
+    return [(FEATURES_OFFSET_HEADER, str(features_offset).encode())]
+
+
+def features_offset(headers: Iterable[tuple[str, bytes]]) -> int:
+    """The offset that a prediction's headers state; −1 if they state none."""
+    for name, value in headers:
+        if name == FEATURES_OFFSET_HEADER and value.isdigit() and len(value) < 19:
+            return int(value)
+    return -1
 
 
 _encoder = msgspec.json.Encoder()

@@ -60,5 +60,6 @@ ORDERS = topic("orders").name
 CUSTOMER_STATE_CHANGELOG = topic("customer-state-changelog").name
 CUSTOMER_FEATURES = topic("customer-features").name
 PREDICTIONS = topic("predictions").name
+CHALLENGER_PREDICTIONS = topic("challenger-predictions").name
 SEGMENT_THRESHOLDS = topic("segment-thresholds").name
 DEAD_LETTERS = topic("dead-letters").name

@@ -21,13 +21,12 @@ from domain.features import FEATURE_NAMES, INPUT_NAMES, FeatureRows, features
 from domain.purchases import purchases
 from schemas.currencies import minor_per_major
 from schemas.customer_features import CustomerFeatures, decode_features, feature_matrix, feature_version
+from schemas.customer_rows import OWN_PREFIX, Row, decode_row, known_state
 from schemas.dead_letters import HEADER_MESSAGE, HEADER_REASON, Reason
 from schemas.model_bundle import OUTPUT_NAMES
 from schemas.mongo import stored_prediction
 from schemas.orders import Absorbed, decode_order, domain_event
 from schemas.predictions import Prediction, decode_prediction, decode_prediction_head
-from services.features.links import known_state
-from services.features.rows import OWN_PREFIX, Row, decode_row
 from services.scorer.model import Model
 
 RELATIVE_TOLERANCE = 1e-9

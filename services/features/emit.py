@@ -17,8 +17,7 @@ from schemas.customer_features import (
     encode_features,
     feature_version,
 )
-from services.features.links import known_state
-from services.features.rows import Row
+from schemas.customer_rows import Row, known_state
 
 _RECENCY = INPUT_NAMES.index("days_since_last_purchase")
 _COUNTS = {"orders_placed", "orders_cancelled", "waiting_refund_count"}

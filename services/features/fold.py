@@ -11,10 +11,10 @@ import msgspec
 
 from domain.customer import DAY_MS
 from domain.refunds import RefundCounts
+from schemas.customer_rows import OWN_PREFIX, Row, is_forgotten, new_row, survivor
 from schemas.dead_letters import Reason
 from schemas.orders import Absorbed, Erased, Merged, OrderRecord, decode_order, domain_event
 from services.features import links
-from services.features.rows import OWN_PREFIX, Row, new_row
 
 
 class SourceRecord(Protocol):
@@ -50,7 +50,7 @@ class Touched(msgspec.Struct):
     @property
     def is_known(self) -> bool:
         """Whether there is one after it."""
-        return not links.is_forgotten(self.row)
+        return not is_forgotten(self.row)
 
 
 class ToSend(NamedTuple):
@@ -110,7 +110,7 @@ def fold_chunk(
         assert record.key is not None
         known = touched.get(record.key)
         row = known.row if known is not None else rows.get(record.key) or new_row()
-        was_known = row.events_applied > 0 and not links.is_forgotten(row)
+        was_known = row.events_applied > 0 and not is_forgotten(row)
         if row.incarnation == incarnation and record.offset <= row.offset:
             replayed += 1
         else:
@@ -184,7 +184,7 @@ def _parts(touched: Mapping[bytes, Touched]) -> list[ToSend]:
     found = []
     for key, each in touched.items():
         customer = key.decode()
-        into = links.survivor(customer, each.row)
+        into = survivor(customer, each.row)
         if into is not None:
             found += [ToSend(part, each.timestamp_ms) for part in links.parts_to_send(customer, each.row, into)]
     return found

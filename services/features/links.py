@@ -7,9 +7,9 @@ repetition, order and chains of merges cannot matter. Must never let anything pa
 
 from collections.abc import Iterable
 
-from domain.customer import CustomerState, latest_ms, union
+from domain.customer import CustomerState, latest_ms
+from schemas.customer_rows import Links, Part, Row, decode_state, encode_state
 from schemas.orders import Absorbed, Erased, Merged
-from services.features.rows import Links, Part, Row, decode_state, encode_state
 
 
 class Conflict(Exception):
@@ -21,39 +21,6 @@ def links_of(row: Row) -> Links:
     if row.links is None:
         row.links = Links(row.events_applied)
     return row.links
-
-
-def is_forgotten(row: Row) -> bool:
-    """Whether the customer was erased and has not come back."""
-    return row.links is not None and row.links.forgotten
-
-
-def known_state(row: Row) -> CustomerState:
-    """All that is known of the customer, with what merged customers brought along."""
-    if row.links is None or not row.links.parts:
-        return row.state
-    return union([row.state, *(part.state for part in row.links.parts.values())])
-
-
-def survivor(customer: str, row: Row) -> str | None:
-    """Whom the customer's row sends what it knows to; None if the customer stands for itself.
-
-    Merges that lead round in a circle (one shop system says a into b, another b into a) leave the customer whose id
-    sorts first.
-    """
-    links = row.links
-    if links is None or links.merged_into is None:
-        return None
-    seen, at = [customer], links.merged_into
-    while at not in seen:
-        seen.append(at)
-        part = links.parts.get(at)
-        if part is None or part.merged_into is None:
-            return links.merged_into
-        at = part.merged_into
-    if at == customer and customer == min(seen):
-        return None
-    return links.merged_into
 
 
 def may_apply(row: Row, occurred_at_ms: int, *, start_anew: bool) -> bool:

@@ -10,7 +10,7 @@ at most, and after interval / CATCH_UP of running nobody's is older than the int
 multiplies within an interval may stretch it to one and a half.
 """
 
-from services.features.rows import Progress
+from schemas.customer_rows import Progress
 
 PACE = 0.9
 """A sweep takes this share of the interval, so that customers that move back in key order still stay below it."""

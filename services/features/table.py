@@ -13,7 +13,7 @@ import faust
 import rocksdict
 from faust.stores.rocksdb import Store
 
-from services.features.rows import events_applied
+from schemas.customer_rows import better
 from services.runtime.logs import logger
 
 log = logger(__name__)
@@ -85,18 +85,11 @@ class CustomerStore(Store):
         for key, value in rows:
             if value is None:
                 deleted.add(key)
-            newest[key] = _better(newest.get(key), value)
+            newest[key] = better(newest.get(key), value)
         open_keys = [key for key in newest if key not in deleted]
         for key, stored in zip(open_keys, self.get_many(partition, open_keys), strict=True):
-            newest[key] = _better(stored, newest[key])
+            newest[key] = better(stored, newest[key])
         self.put_many(partition, newest.items(), reached)
-
-
-def _better(known: bytes | None, value: bytes | None) -> bytes | None:
-    """Of two rows the one with more events applied; a deletion always counts."""
-    if known is None or value is None:
-        return value
-    return value if events_applied(value) >= events_applied(known) else known
 
 
 class CustomerTable(faust.Table):

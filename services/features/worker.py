@@ -17,6 +17,20 @@ from faust.types import TP
 from domain.customer import DAY_MS, has_ordered
 from domain.features import date_of
 from schemas.currencies import minor_per_major
+from schemas.customer_rows import (
+    PROGRESS_KEY,
+    Progress,
+    Row,
+    decode_progress,
+    decode_row,
+    encode,
+    erased_key,
+    is_forgotten,
+    known_state,
+    new_progress,
+    stored,
+    survivor,
+)
 from schemas.dead_letters import DeadLetter, Reason
 from schemas.orders import encode_order
 from schemas.tombstones import Cause, cause_headers
@@ -25,19 +39,7 @@ from services.features.app import build_app, build_table, orders_topic
 from services.features.chunks import ChunkConsumer
 from services.features.emit import feature_messages
 from services.features.fold import Folded, Rejected, ToSend, Touched, fold_chunk, keys_of
-from services.features.links import is_forgotten, known_state, survivor
 from services.features.refresh import SLICE_CUSTOMERS_MAX, Pacer, begin_sweep
-from services.features.rows import (
-    PROGRESS_KEY,
-    Progress,
-    Row,
-    decode_progress,
-    decode_row,
-    encode,
-    erased_key,
-    new_progress,
-    stored,
-)
 from services.features.settings import FeaturesSettings
 from services.features.table import CustomerStore
 from services.features.writer import Fenced, PartitionWriter

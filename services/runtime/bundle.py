@@ -1,18 +1,27 @@
-"""Model bundles as services find them: the registry pointer, and metadata without the model itself.
+"""Model bundles as services find them: the pointers in the models folder, metadata without the model itself, and
+whether a bundle's content is what its name says.
 
 The feature worker needs only the quintile borders and must not load ONNX; the scorer builds on this for the rest.
 """
 
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from domain.rfm_scores import Quintiles
+from schemas.model_bundle import METADATA_FILE, MODEL_FILE, VERSION_FIELD, bundle_version, metadata_without_version
 from services.runtime.shutdown import KnownProblem
 
 POINTER = "current"
 """File in the models folder that names the bundle in use."""
-METADATA = "metadata.json"
+CHAMPION_POINTER = "champion"
+"""File in the models folder that names the registry's champion; written by `services.runtime.registry.mirror` alone."""
+CHALLENGER_POINTER = "challenger"
+"""File in the models folder that names the bundle on trial, if there is one."""
+METADATA = METADATA_FILE
 
 
 class BundleHead(msgspec.Struct, frozen=True):
@@ -26,16 +35,25 @@ class BundleHead(msgspec.Struct, frozen=True):
     segment_thresholds: tuple[float, float, float]
 
 
-def current_bundle(models_dir: Path) -> Path:
+def current_bundle(models_dir: Path, pointer: str = POINTER) -> Path:
     """Folder of the bundle in use. Raises KnownProblem if there is none."""
-    pointer = models_dir / POINTER
+    named = models_dir / pointer
     try:
-        folder = models_dir / pointer.read_text().strip()
+        folder = models_dir / named.read_text().strip()
     except FileNotFoundError:
         raise KnownProblem(f"no model in {models_dir}: train one with `./clv train`, or set CLV_MODELS_DIR") from None
     if not (folder / METADATA).is_file():
-        raise KnownProblem(f"{pointer} names {folder.name}, which is no model bundle: train one with `./clv train`")
+        raise KnownProblem(f"{named} names {folder.name}, which is no model bundle: train one with `./clv train`")
     return folder
+
+
+def challenger_bundle(models_dir: Path) -> Path | None:
+    """Folder of the bundle on trial; None if there is none. Raises KnownProblem if the pointer names no bundle."""
+    try:
+        name = (models_dir / CHALLENGER_POINTER).read_text().strip()
+    except FileNotFoundError:
+        return None
+    return current_bundle(models_dir, CHALLENGER_POINTER) if name else None
 
 
 def read_head(bundle: Path) -> BundleHead:
@@ -46,8 +64,30 @@ def read_head(bundle: Path) -> BundleHead:
         raise KnownProblem(f"{bundle / METADATA} cannot be read as a model bundle: {error}") from None
 
 
-def point_to(models_dir: Path, bundle_name: str) -> None:
-    """Make `bundle_name` the bundle in use; readers see the old or the new one, never half."""
-    temporary = models_dir / f".{POINTER}.tmp"
-    temporary.write_text(bundle_name + "\n")
-    temporary.replace(models_dir / POINTER)
+def read_metadata(bundle: Path) -> dict[str, Any]:
+    """All of a bundle's metadata.json. Raises KnownProblem unless the bundle's content has the version it states."""
+    try:
+        graph = (bundle / MODEL_FILE).read_bytes()
+        metadata: dict[str, Any] = msgspec.json.decode((bundle / METADATA).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise KnownProblem(f"{bundle} cannot be read as a model bundle: {error}") from None
+    version = bundle_version(graph, metadata_without_version(metadata))
+    if metadata.get(VERSION_FIELD) != version:
+        raise KnownProblem(
+            f"bundle {bundle} says it is {metadata.get(VERSION_FIELD)}, but its content is {version}: it was changed "
+            "after training; train again with `./clv train`"
+        )
+    return metadata
+
+
+def point_to(models_dir: Path, bundle_name: str, pointer: str = POINTER) -> None:
+    """Make `bundle_name` the bundle in use; readers see the old or the new one, never half. Many may write."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{pointer}.", suffix=".tmp", dir=models_dir)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(bundle_name + "\n")
+        Path(temporary).chmod(0o644)  # who reads it may be another user than who writes it
+        Path(temporary).replace(models_dir / pointer)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

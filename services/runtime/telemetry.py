@@ -3,66 +3,10 @@
 A metric is registered with Prometheus at its first use, so that a service exposes its own metrics alone.
 """
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Literal
+from services.runtime.metric import METRICS, Metric
+from services.runtime.metric import declare as _declare
 
-from prometheus_client import Counter, Gauge, Histogram
-
-LATENCY_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A declared metric. `service` is where it is counted; "all" for every service."""
-
-    kind: Literal["counter", "gauge", "histogram"]
-    service: str
-    name: str
-    unit: str
-    meaning: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = field(default=LATENCY_BUCKETS_SECONDS, repr=False)
-
-    @cached_property
-    def _collector(self) -> Counter | Gauge | Histogram:
-        match self.kind:
-            case "counter":
-                return Counter(self.name, self.meaning, self.labels)
-            case "gauge":
-                return Gauge(self.name, self.meaning, self.labels)
-        return Histogram(self.name, self.meaning, self.labels, buckets=self.buckets)
-
-    def _child(self, labels: dict[str, str]) -> Counter | Gauge | Histogram:
-        return self._collector.labels(**labels) if self.labels else self._collector
-
-    def inc(self, amount: float = 1.0, **labels: str) -> None:
-        """Add to a counter or gauge."""
-        child = self._child(labels)
-        assert not isinstance(child, Histogram), self.name
-        child.inc(amount)
-
-    def set(self, value: float, **labels: str) -> None:
-        """Set a gauge."""
-        child = self._child(labels)
-        assert isinstance(child, Gauge), self.name
-        child.set(value)
-
-    def observe(self, value: float, **labels: str) -> None:
-        """Record one observation of a histogram."""
-        child = self._child(labels)
-        assert isinstance(child, Histogram), self.name
-        child.observe(value)
-
-
-METRICS: list[Metric] = []
-"""All declared metrics, in the order of this file."""
-
-
-def _declare(metric: Metric) -> Metric:
-    METRICS.append(metric)
-    return metric
-
+__all__ = ["METRICS", "Metric"]
 
 UP = _declare(
     Metric("gauge", "all", "clv_service_info", "1", "Always 1; the labels say what runs.", ("service", "version"))
@@ -287,6 +231,88 @@ MODEL_SECONDS = _declare(
 MODEL_INFO = _declare(
     Metric("gauge", "scorer", "clv_model_info", "1", "Always 1; the label is the model in use.", ("model_version",))
 )
+MODEL_SWAPS = _declare(
+    Metric("counter", "scorer", "clv_model_swaps_total", "models", "Times that another model was taken into use.")
+)
+REGISTRY_AWAY = _declare(
+    Metric(
+        "gauge",
+        "scorer",
+        "clv_registry_away",
+        "1",
+        "1 while the registry of models cannot be followed: the models at hand stay in use.",
+    )
+)
+PREDICTIONS_KNOWN = _declare(
+    Metric(
+        "counter",
+        "scorer",
+        "clv_predictions_known_total",
+        "messages",
+        "Feature messages that came again after their prediction had been acknowledged: nothing is published.",
+    )
+)
+CHALLENGER_INFO = _declare(
+    Metric("gauge", "scorer", "clv_challenger_info", "1", "1 for the model on trial, if any.", ("model_version",))
+)
+CHALLENGER_PUBLISHED = _declare(
+    Metric(
+        "counter",
+        "scorer",
+        "clv_challenger_predictions_total",
+        "messages",
+        "Predictions of the model on trial that Kafka has acknowledged.",
+    )
+)
+CHALLENGER_SKIPPED = _declare(
+    Metric(
+        "counter",
+        "scorer",
+        "clv_challenger_skipped_total",
+        "messages",
+        "Predictions that the model on trial did not make: it had used up its time, was set aside, or gave no number.",
+        ("reason",),
+    )
+)
+CHALLENGER_FAILURES = _declare(
+    Metric(
+        "counter",
+        "scorer",
+        "clv_challenger_failures_total",
+        "failures",
+        "Failures of the model on trial (set aside until there is another) or of sending its predictions.",
+        ("reason",),
+    )
+)
+DRIFT = _declare(
+    Metric(
+        "gauge",
+        "scorer",
+        "clv_feature_drift_psi",
+        "1",
+        "Population stability index of a feature against the training population; NaN while too few are known.",
+        ("feature",),
+    )
+)
+PREDICTION_DRIFT = _declare(
+    Metric(
+        "gauge",
+        "scorer",
+        "clv_prediction_drift_psi",
+        "1",
+        "Population stability index of predictions against those for the training population; NaN as above.",
+        ("outcome",),
+    )
+)
+DRIFT_CUSTOMERS = _declare(
+    Metric(
+        "gauge",
+        "scorer",
+        "clv_drift_customers",
+        "customers",
+        "Customers behind the stability indices: scored by the model in use within the window, each once.",
+    )
+)
 POPULATION = _declare(
     Metric("gauge", "scorer", "clv_population_customers", "customers", "Customers behind the segment thresholds.")
 )
@@ -340,5 +366,93 @@ STORED_LATENCY = _declare(
         "clv_stored_latency_seconds",
         "seconds",
         "From the event's arrival in customer-events to the acknowledged MongoDB write.",
+    )
+)
+REALISED_PREDICTIONS = _declare(
+    Metric(
+        "gauge",
+        "sink",
+        "clv_realised_predictions",
+        "predictions",
+        "Predictions behind the clv_realised_… figures (see CLV_SINK_OUTCOMES_WINDOW_DAYS).",
+        ("model_version",),
+    )
+)
+REALISED_BIAS = _declare(
+    Metric(
+        "gauge",
+        "sink",
+        "clv_realised_bias",
+        "ratio",
+        "Predicted total ÷ realised total − 1; −0.2 is a fifth too low. Missing where nothing was spent.",
+        ("model_version",),
+    )
+)
+REALISED_MAE = _declare(
+    Metric(
+        "gauge",
+        "sink",
+        "clv_realised_mae",
+        "currency",
+        "Mean |expected_value − realised value| of a customer.",
+        ("model_version",),
+    )
+)
+REALISED_ABOVE_P90 = _declare(
+    Metric(
+        "gauge",
+        "sink",
+        "clv_realised_above_p90_ratio",
+        "ratio",
+        "Share of customers who spent more than value_p90; 0.1 is right.",
+        ("model_version",),
+    )
+)
+REALISED_BELOW_P10 = _declare(
+    Metric(
+        "gauge",
+        "sink",
+        "clv_realised_below_p10_ratio",
+        "ratio",
+        "Share of customers who spent less than value_p10; 0.1 at most is right.",
+        ("model_version",),
+    )
+)
+REALISED_BRIER = _declare(
+    Metric(
+        "gauge",
+        "sink",
+        "clv_realised_brier",
+        "1",
+        "Mean (p_active − whether the customer ordered)²: 0 is perfect; always saying the share s gives s × (1 − s).",
+        ("model_version",),
+    )
+)
+REALISED_ACTIVE = _declare(
+    Metric(
+        "gauge",
+        "sink",
+        "clv_realised_active_ratio",
+        "ratio",
+        "Share of customers who ordered within the window.",
+        ("model_version",),
+    )
+)
+OUTCOMES_PENDING = _declare(
+    Metric(
+        "gauge",
+        "sink",
+        "clv_outcomes_pending_predictions",
+        "predictions",
+        "Predictions whose window is over and that are still to be compared, after the last round; up to 10,000.",
+    )
+)
+OUTCOME_FAILURES = _declare(
+    Metric(
+        "counter",
+        "sink",
+        "clv_outcome_failures_total",
+        "rounds",
+        "Rounds of comparing predictions with what came that failed, and are tried again.",
     )
 )

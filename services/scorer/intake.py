@@ -9,12 +9,12 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from domain.features import FEATURE_NAMES
+from domain.features import CONTEXT, FEATURE_NAMES
 from schemas.customer_features import FeaturesView, Values, decode_features_view, decode_values
 from schemas.dead_letters import Reason
 
 FEATURE_VERSION_MAX = 2**53 - 1
-_NEEDED = frozenset(FEATURE_NAMES)
+_NEEDED = frozenset(FEATURE_NAMES) - frozenset(CONTEXT)
 
 
 class Record(Protocol):

@@ -46,6 +46,8 @@ class Outcomes(NamedTuple):
     value_p10: Floats
     value_p50: Floats
     value_p90: Floats
+    next_order_days: Floats
+    """Days until the next order, if one comes within the horizon."""
 
 
 class Model:

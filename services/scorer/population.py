@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.segments import ASCENDING, Segment
+from services.scorer.drift import Window
 
 _NONE = -1
 _FIRST_ROWS = 1024
@@ -23,6 +24,8 @@ class Last(NamedTuple):
     segment: Segment
     previous_segment: Segment | None
     """Segment of the last prediction from older features."""
+    features_offset: int
+    """Of the record that it was made from, in this partition of customer-features; −1 if that is not known."""
 
 
 class Population:
@@ -36,7 +39,10 @@ class Population:
         self._value = np.full(_FIRST_ROWS, np.nan)
         self._segment = np.full(_FIRST_ROWS, _NONE, dtype=np.int8)
         self._previous = np.full(_FIRST_ROWS, _NONE, dtype=np.int8)
+        self._offset = np.full(_FIRST_ROWS, _NONE, dtype=np.int64)
         self._model = np.full(_FIRST_ROWS, _NONE, dtype=np.int16)
+        self.window = Window()
+        """What the customers fell into when they were last scored, by row: kept by whoever scores, not rebuilt."""
         self.changes = 0
         """Grows with each change, so that an unchanged population need not be sketched again."""
 
@@ -53,6 +59,7 @@ class Population:
             int(self._version[row]),
             ASCENDING[self._segment[row]],
             None if previous == _NONE else ASCENDING[previous],
+            int(self._offset[row]),
         )
 
     def record(
@@ -64,29 +71,34 @@ class Population:
         segment: str,
         previous_segment: str | None,
         model_version: str,
-    ) -> None:
-        """Take in a prediction. One from older features than the last is ignored.
+        features_offset: int = _NONE,
+    ) -> int | None:
+        """Take in a prediction; the customer's row. One from older features than the last is ignored, and None.
 
-        expected_value: None for a customer without an order, who is in no sketch.
+        expected_value: None for a customer without an order, who is in no sketch. features_offset: see Last.
         """
         row = self._row.get(customer_id)
         if row is None:
             row = self._row[customer_id] = self._new_row()
         elif feature_version < self._version[row]:
-            return
+            return None
         self._version[row] = feature_version
         self._value[row] = np.nan if expected_value is None else expected_value
         self._segment[row] = _INDEX[segment]
         self._previous[row] = _NONE if previous_segment is None else _INDEX[previous_segment]
         self._model[row] = self._models.setdefault(model_version, len(self._models))
+        self._offset[row] = features_offset
         self.changes += 1
+        return row
 
     def forget(self, customer_id: str) -> None:
         """Remove a customer; no trace remains."""
         row = self._row.pop(customer_id, None)
         if row is not None:
             self._value[row] = np.nan
+            self._offset[row] = _NONE
             self._model[row] = _NONE
+            self.window.forget(row)
             self._free.append(row)
             self.changes += 1
 
@@ -114,6 +126,7 @@ class Population:
                 ("segment", _NONE),
                 ("previous", _NONE),
                 ("model", _NONE),
+                ("offset", _NONE),
             ):
                 old = getattr(self, f"_{name}")
                 setattr(self, f"_{name}", np.concatenate([old, np.full(len(old), blank, dtype=old.dtype)]))

@@ -4,9 +4,9 @@ Must never join a group or commit: it reads what this service wrote, bounded by 
 """
 
 import msgspec
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
-from schemas.predictions import decode_prediction_head
+from schemas.predictions import decode_prediction_head, features_offset
 from schemas.topics import PREDICTIONS
 from services.runtime.kafka import new_consumer
 from services.runtime.logs import logger
@@ -38,19 +38,19 @@ async def restore(
             await consumer.seek_to_beginning(source)
         while end and await consumer.position(source) < end:
             for record in (await consumer.getmany(timeout_ms=500)).get(source, ()):
-                _take_in(population, record.key, record.value)
+                _take_in(population, record)
         log.info("restored", partition=partition, customers=len(population), from_offset=from_offset, end=end)
         return population, end
     finally:
         await consumer.stop()
 
 
-def _take_in(population: Population, key: bytes | None, value: bytes | None) -> None:
+def _take_in(population: Population, record: ConsumerRecord) -> None:
     try:
-        if value is None:
-            population.forget((key or b"").decode())
+        if record.value is None:
+            population.forget((record.key or b"").decode())
             return
-        head = decode_prediction_head(value)
+        head = decode_prediction_head(record.value)
         population.record(
             head.customer_id,
             feature_version=head.feature_version,
@@ -58,6 +58,7 @@ def _take_in(population: Population, key: bytes | None, value: bytes | None) -> 
             segment=head.segment,
             previous_segment=head.previous_segment,
             model_version=head.model_version,
+            features_offset=features_offset(record.headers),
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         log.warning("foreign_prediction_ignored", problem=str(error))

@@ -22,8 +22,8 @@ from services.scorer.ranking import Ranking
 
 Floats = NDArray[np.float64]
 
-NEXT_ORDER_DAYS_MAX = 3 * 365
-"""An order expected later than this is not expected: the rate behind it is too uncertain to name a date."""
+NEXT_ORDER_P_MIN = 0.2
+"""An order less likely than this is not expected: the date of something that hardly ever comes would mislead."""
 _COLUMN = {name: index for index, name in enumerate(FEATURE_NAMES)}
 _MONETARY = _COLUMN["monetary"]
 _SCORES = ("recency_score", "frequency_score", "monetary_score", "rfm_score")
@@ -44,6 +44,8 @@ class OutcomeColumns(Protocol):
     def value_p50(self) -> Floats: ...
     @property
     def value_p90(self) -> Floats: ...
+    @property
+    def next_order_days(self) -> Floats: ...
 
 
 class ModelFacts(NamedTuple):
@@ -96,7 +98,7 @@ def _rescored(candidate: Candidate, scores: dict[str, float]) -> Row:
 def usable(outcomes: OutcomeColumns) -> NDArray[np.bool_]:
     """Which rows have a finite number in every outcome; (n,)."""
     columns = [outcomes.expected_value, outcomes.expected_orders, outcomes.p_active]
-    columns += [outcomes.value_p10, outcomes.value_p50, outcomes.value_p90]
+    columns += [outcomes.value_p10, outcomes.value_p50, outcomes.value_p90, outcomes.next_order_days]
     return np.asarray(np.isfinite(np.column_stack(columns)).all(axis=1))
 
 
@@ -121,11 +123,12 @@ def predictions(
         outcomes.value_p10.tolist(),
         outcomes.value_p50.tolist(),
         outcomes.value_p90.tolist(),
+        outcomes.next_order_days.tolist(),
         ranking.percentile(outcomes.expected_value).tolist(),
         matrix[:, _MONETARY].tolist(),
     ]
     found = []
-    for row, was, value, orders, active, p10, p50, p90, percentile, monetary in zip(
+    for row, was, value, orders, active, p10, p50, p90, next_days, percentile, monetary in zip(
         rows, previous, *columns, strict=True
     ):
         view = row.candidate.view
@@ -145,7 +148,7 @@ def predictions(
                 value_p50=p50,
                 value_p90=p90,
                 historical_value=None if monetary != monetary else monetary,
-                expected_next_order_at=next_order_at(view.as_of, model.horizon_days, orders),
+                expected_next_order_at=next_order_at(view.as_of, active, next_days),
                 percentile=percentile,
                 segment=segment.value,
                 previous_segment=None if was is None else was.value,
@@ -160,15 +163,14 @@ def predictions(
     return found
 
 
-def next_order_at(as_of: str, horizon_days: int, expected_orders: float) -> str | None:
-    """as_of plus horizon_days / expected_orders, the next order at the expected rate; None beyond three years.
+def next_order_at(as_of: str, p_active: float, next_order_days: float) -> str | None:
+    """The day on which the next order is expected if it comes within the horizon; None where that is unlikely.
 
-    A first version: it takes the mean rate over the horizon, which for a customer who may have left already is later
-    than the next order of one who has not.
+    next_order_days: from as_of, as the model says. Below NEXT_ORDER_P_MIN no order is expected at all.
     """
-    if expected_orders * NEXT_ORDER_DAYS_MAX < horizon_days or expected_orders <= 0:
+    if p_active < NEXT_ORDER_P_MIN:
         return None
     try:
-        return (date.fromisoformat(as_of) + timedelta(days=round(horizon_days / expected_orders))).isoformat()
+        return (date.fromisoformat(as_of) + timedelta(days=round(next_order_days))).isoformat()
     except OverflowError:  # an as_of at the end of the year 9999
         return None

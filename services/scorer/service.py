@@ -7,19 +7,20 @@ acknowledged may not be in the topic.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from aiokafka.errors import KafkaError
 
 from schemas.topics import CUSTOMER_FEATURES, topic
 from services.runtime import telemetry
-from services.runtime.bundle import POINTER, current_bundle
+from services.runtime.bundle import CHAMPION_POINTER, POINTER, challenger_bundle, current_bundle
 from services.runtime.consume import consume
 from services.runtime.health import Health, HttpServer, health_app
 from services.runtime.kafka import create_topics, new_consumer, new_producer, wait_for_kafka
 from services.runtime.logs import logger
 from services.runtime.shutdown import KnownProblem, unless_stopped
-from services.scorer.model import Model, load_model
+from services.scorer.loading import Loaded, load
 from services.scorer.settings import ScorerSettings
 from services.scorer.thresholds import follow
 from services.scorer.worker import SERVICE, Scorer
@@ -27,46 +28,120 @@ from services.scorer.worker import SERVICE, Scorer
 log = logger(__name__)
 
 GROUP = "clv-scorer"
-_TOPICS = ("customer-features", "predictions", "segment-thresholds", "dead-letters")
+_TOPICS = ("customer-features", "predictions", "challenger-predictions", "segment-thresholds", "dead-letters")
 _RECONNECT_SECONDS = 1.0
 _DRAIN_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 
 
 class _Current:
-    """The model in use and the running scorer; readiness is read from here."""
+    """The models in use and the running scorer; readiness is read from here."""
 
     def __init__(self, settings: ScorerSettings, health: Health) -> None:
         self._settings = settings
-        self.model: Model | None = None
+        self.champion: Loaded | None = None
+        self.challenger: Loaded | None = None
         self.scorer: Scorer | None = None
-        self._refused = ""
+        self._refused = {"champion": "", "challenger": ""}
+        self._registry_away = False
+        self._mongo: Any = None
         health.add("model", self._model_missing)
         health.add("kafka", self._not_consuming)
 
+    @property
+    def version(self) -> str | None:
+        """Of the model in use."""
+        return self.champion and self.champion.model.version
+
+    @property
+    def pointed(self) -> bool:
+        """Whether there is a pointer to follow."""
+        return any((self._settings.models_dir / name).exists() for name in (CHAMPION_POINTER, POINTER))
+
     async def load(self) -> None:
         """Load the bundle that the pointer names, if it is another one. Raises KnownProblem if it cannot be used."""
-        folder = current_bundle(self._settings.models_dir)
-        if self.model is not None and self.model.version == folder.name:
+        models_dir, registry = self._settings.models_dir, self._settings.scorer_registry
+        mirrored = registry and (models_dir / CHAMPION_POINTER).exists()  # what else is put there was not promoted
+        folder = current_bundle(models_dir, CHAMPION_POINTER if mirrored else POINTER)
+        if self.version == folder.name:
             return
-        model = await asyncio.to_thread(load_model, folder, self._settings.currency, self._settings.scorer_threads)
+        loaded = await self._read(folder)
         if self.scorer is not None:
-            self.scorer.swap(model)
-        log.info("model_loaded", model_version=model.version, former=self.model and self.model.version)
-        self.model = model
+            self.scorer.swap(loaded)
+        log.info("model_loaded", model_version=loaded.model.version, former=self.version)
+        self.champion = loaded
 
-    async def follow_pointer(self) -> None:
-        """Load another bundle if the pointer names one; one that cannot be used is reported once, the former stays."""
+    async def follow(self) -> None:
+        """Ask the registry, then load what the pointers name. What cannot be used is said once; the former stays."""
+        await self.follow_registry()
         try:
             await self.load()
-            self._refused = ""
-        except KnownProblem as problem:
-            if str(problem) != self._refused:
-                log.error("model_refused", problem=str(problem), in_use=self.model and self.model.version)
-            self._refused = str(problem)
+            self._refused["champion"] = ""
+        except (KnownProblem, OSError) as problem:
+            self._refuse("champion", "model_refused", str(problem))
+        try:
+            await self._load_challenger()
+            self._refused["challenger"] = ""
+        except Exception as problem:  # noqa: BLE001 - whatever is wrong with it, the champion goes on
+            self._try_nobody()
+            self._refuse("challenger", "challenger_refused", str(problem))
+
+    async def follow_registry(self) -> None:
+        """Bring the models folder up to date with the registry, if it is followed. Never raises: see the metric."""
+        settings = self._settings
+        if not settings.scorer_registry:
+            return
+        try:
+            from services.runtime import registry  # motor is needed by those who follow the registry alone
+
+            if self._mongo is None:
+                self._mongo = registry.connect(settings.mongo_uri)
+            await registry.mirror(registry.Registry(self._mongo, settings.mongo_database), settings.models_dir)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the model at hand goes on
+            if not self._registry_away:
+                log.error("registry_away", problem=str(problem), in_use=self.version)
+            self._registry_away = True
+        else:
+            if self._registry_away:
+                log.info("registry_back")
+            self._registry_away = False
+        telemetry.REGISTRY_AWAY.set(int(self._registry_away))
+
+    def close(self) -> None:
+        """Let go of MongoDB."""
+        if self._mongo is not None:
+            self._mongo.close()
+
+    async def _load_challenger(self) -> None:
+        folder = challenger_bundle(self._settings.models_dir)
+        if folder is None or folder.name == self.version:
+            self._try_nobody()
+            return
+        if self.challenger is not None and self.challenger.model.version == folder.name:
+            return
+        loaded = await self._read(folder)
+        self.challenger = loaded
+        if self.scorer is not None:
+            self.scorer.shadow.swap(loaded.model)
+        log.info("challenger_loaded", model_version=loaded.model.version)
+
+    def _try_nobody(self) -> None:
+        if self.challenger is not None:
+            log.info("challenger_gone", model_version=self.challenger.model.version)
+            self.challenger = None
+            if self.scorer is not None:
+                self.scorer.shadow.swap(None)
+
+    async def _read(self, folder: Path) -> Loaded:
+        return await asyncio.to_thread(load, folder, self._settings.currency, self._settings.scorer_threads)
+
+    def _refuse(self, which: str, event: str, problem: str) -> None:
+        if problem != self._refused[which]:
+            log.error(event, problem=problem, in_use=self.version)
+        self._refused[which] = problem
 
     def _model_missing(self) -> str | None:
-        return None if self.model else f"no model in {self._settings.models_dir} yet: train one with `./clv train`"
+        return None if self.champion else f"no model in {self._settings.models_dir} yet: train one with `./clv train`"
 
     def _not_consuming(self) -> str | None:
         if self.scorer is None:
@@ -83,6 +158,7 @@ async def serve(settings: ScorerSettings, stop: asyncio.Event) -> None:
     current = _Current(settings, health)
     telemetry.UP.set(1, service=SERVICE, version="1")
     async with AsyncExitStack() as http:
+        http.callback(current.close)
         try:
             server = HttpServer(health_app(health), settings.http_host, settings.scorer_http_port)
             await http.enter_async_context(server)
@@ -101,11 +177,12 @@ async def serve(settings: ScorerSettings, stop: asyncio.Event) -> None:
 
 
 async def _prepare(settings: ScorerSettings, current: _Current) -> None:
-    pointer = settings.models_dir / POINTER
-    if not pointer.exists():
+    await current.follow_registry()
+    if not current.pointed:
         log.warning("waiting_for_model", problem=f"no model in {settings.models_dir}: train one with `./clv train`")
-    while not pointer.exists():  # noqa: ASYNC110 (another process writes it)
+    while not current.pointed:
         await asyncio.sleep(min(1.0, settings.scorer_model_poll_seconds))
+        await current.follow_registry()
     await current.load()
     await wait_for_kafka(settings.kafka_bootstrap_servers, settings.kafka_wait_seconds)
     await create_topics(settings.kafka_bootstrap_servers, [topic(name) for name in _TOPICS])
@@ -115,14 +192,17 @@ async def _connection(settings: ScorerSettings, current: _Current, stop: asyncio
     """One connection to Kafka: until `stop`, or an error after which client objects are of no more use."""
     servers = settings.kafka_bootstrap_servers
     producer = new_producer(servers, "clv-scorer")
+    shadow_producer = new_producer(servers, "clv-scorer-challenger")
     consumer = new_consumer(servers, "clv-scorer", GROUP)
     sketches = new_consumer(servers, "clv-scorer-thresholds", None)
-    clients = [sketches, consumer, producer]
+    clients = [sketches, consumer, producer, shadow_producer]
     try:
         for client in clients:
             await client.start()
-        assert current.model is not None
-        scorer = current.scorer = Scorer(settings, current.model, producer)
+        assert current.champion is not None
+        scorer = current.scorer = Scorer(settings, current.champion, producer, shadow_producer)
+        if current.challenger is not None:
+            scorer.shadow.swap(current.challenger.model)
         reading = consume(
             consumer,
             [CUSTOMER_FEATURES],
@@ -135,7 +215,8 @@ async def _connection(settings: ScorerSettings, current: _Current, stop: asyncio
         beside = [
             follow(sketches, scorer.board, scorer.sketches_read.set),
             _every(settings.scorer_thresholds_seconds, scorer.refresh_thresholds),
-            _every(settings.scorer_model_poll_seconds, current.follow_pointer),
+            _every(settings.scorer_model_poll_seconds, current.follow),
+            _every(settings.scorer_drift_seconds, scorer.show_drift),
             scorer.watch_restoring(),
         ]
         await _together(stop, reading, beside)

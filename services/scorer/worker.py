@@ -5,6 +5,7 @@ it caused is acknowledged.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,23 +16,27 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from numpy.typing import NDArray
 
+from domain.drift import BINS_MAX
 from domain.segments import Segment
 from schemas.dead_letters import Reason
-from schemas.predictions import PredictionToSend, encode_prediction
+from schemas.predictions import PredictionToSend, encode_prediction, origin_headers
 from schemas.segment_thresholds import PopulationSketch, encode_sketch
-from schemas.topics import PREDICTIONS, SEGMENT_THRESHOLDS
+from schemas.topics import CHALLENGER_PREDICTIONS, PREDICTIONS, SEGMENT_THRESHOLDS
 from services.runtime import telemetry
 from services.runtime.consume import Records
 from services.runtime.dead_letter import letter_of, send_dead_letter
 from services.runtime.kafka import Item, send_batches
 from services.runtime.logs import logger
+from services.scorer.drift import COLUMNS, OUTCOMES, with_an_order
 from services.scorer.intake import Candidate, Erased, Refusal, coalesce, judge
+from services.scorer.loading import Loaded
 from services.scorer.model import Model, Outcomes
 from services.scorer.population import Population
 from services.scorer.ranking import Ranking, bundle_ranking, sketch_of
 from services.scorer.restore import restore
 from services.scorer.scoring import ModelFacts, Row, predictions, prepare, usable
 from services.scorer.settings import ScorerSettings
+from services.scorer.shadow import Shadow
 from services.scorer.thresholds import Board
 
 log = logger(__name__)
@@ -45,8 +50,13 @@ MESSAGE_BYTES_MAX = (1 << 20) - 4096
 class Serving(NamedTuple):
     """What predictions are made with; replaced as a whole, between batches."""
 
-    model: Model
+    loaded: Loaded
     ranking: Ranking
+
+    @property
+    def model(self) -> Model:
+        """The champion."""
+        return self.loaded.model
 
 
 @dataclass
@@ -70,11 +80,16 @@ class Partition:
 class Scorer:
     """One scorer process's state. All methods run in one event loop; `process` is never entered twice at a time."""
 
-    def __init__(self, settings: ScorerSettings, model: Model, producer: AIOKafkaProducer) -> None:
+    def __init__(
+        self, settings: ScorerSettings, loaded: Loaded, producer: AIOKafkaProducer, shadow_producer: AIOKafkaProducer
+    ) -> None:
+        """loaded: the champion. Started producers: for what matters, and for what the challenger says."""
         self._settings = settings
         self._producer = producer
+        self._shadow_producer = shadow_producer
+        self.shadow = Shadow(shadow_producer, settings.scorer_challenger_share)
         self._partitions: dict[int, Partition] = {}
-        self._serving = Serving(model, _own_ranking(model))
+        self._serving = Serving(loaded, _own_ranking(loaded.model))
         self._ranked_at: object = None
         """What the ranking was last made from; None when that is no longer what is known."""
         self._refreshing = asyncio.Lock()
@@ -83,7 +98,7 @@ class Scorer:
         self.sketches_read = asyncio.Event()
         self.assigned = False
         """Whether the group has assigned partitions (perhaps none) at least once."""
-        telemetry.MODEL_INFO.set(1, model_version=model.version)
+        telemetry.MODEL_INFO.set(1, model_version=self.model.version)
         self._show_thresholds()
 
     # ------------------------------------------------------------ partitions
@@ -153,12 +168,13 @@ class Scorer:
             refused += [(place[candidate.partition, candidate.offset], why) for candidate, why in failed]
         for candidate, value in made:
             outputs[candidate.partition].append(
-                (candidate.view.customer_id.encode(), value, candidate.timestamp_ms, [])
+                (candidate.view.customer_id.encode(), value, candidate.timestamp_ms, origin_headers(candidate.offset))
             )
         await self._send(outputs, refused)
         now_ms = time.time() * 1000
         for candidate, _ in made:
             telemetry.PREDICTION_LATENCY.observe(max(0.0, now_ms - candidate.timestamp_ms) / 1000)
+        await self.shadow.score([candidate for candidate, _ in made])
 
     def _take_in(
         self, batch: list[ConsumerRecord], refused: list[tuple[ConsumerRecord, Refusal]]
@@ -174,14 +190,23 @@ class Scorer:
         return coalesce(good)
 
     def _newer(self, partition: int, candidates: list[Candidate]) -> list[Candidate]:
-        """Without those whose customer has a prediction from newer features: compaction would keep the older."""
+        """Without those whose customer has a prediction from newer features: compaction would keep the older.
+
+        Nor those that have been predicted already, from this very record: it came again, and would get a second
+        prediction if the model is another by now.
+        """
         population = self._partitions[partition].population
-        lasts = [population.last(candidate.view.customer_id) for candidate in candidates]
-        return [
-            candidate
-            for candidate, last in zip(candidates, lasts, strict=True)
-            if last is None or last.feature_version <= candidate.view.feature_version
-        ]
+        found = []
+        for candidate in candidates:
+            last = population.last(candidate.view.customer_id)
+            version = candidate.view.feature_version
+            if last is None or last.feature_version < version:
+                found.append(candidate)
+            elif last.feature_version == version and last.features_offset < candidate.offset:
+                found.append(candidate)  # emitted anew on request, as after another model was taken into use
+            elif last.feature_version == version:
+                telemetry.PREDICTIONS_KNOWN.inc()
+        return found
 
     def _forget(self, partition: int, erased: list[Erased]) -> list[Item]:
         for entry in erased:
@@ -192,33 +217,46 @@ class Scorer:
         self, candidates: list[Candidate]
     ) -> tuple[list[tuple[Candidate, bytes]], list[tuple[Candidate, Refusal]]]:
         """Encoded predictions of the candidates, recorded in their populations; and those that have none."""
-        model, ranking = self._serving
-        facts = ModelFacts(model.version, model.metadata.horizon_days, model.metadata.currency)
+        serving = self._serving
         made: list[tuple[Candidate, bytes]] = []
         failed: list[tuple[Candidate, Refusal]] = []
         step = self._settings.scorer_batch_rows
         for first in range(0, len(candidates), step):
-            rows, matrix = prepare(candidates[first : first + step], model.metadata.quintiles)
-            outcomes = await self._predict(model, matrix)
-            good = usable(outcomes)
-            if not good.all():
-                failed += [(row.candidate, _NO_OUTCOME) for row, fine in zip(rows, good, strict=True) if not fine]
-                rows = [row for row, fine in zip(rows, good, strict=True) if fine]
-                matrix, outcomes = matrix[good], Outcomes(*(column[good] for column in outcomes))
-            found = predictions(
-                rows, matrix, outcomes, [self._previous(row) for row in rows], ranking=ranking, model=facts
-            )
-            for row, prediction in zip(rows, found, strict=True):
-                value = encode_prediction(prediction)
-                if len(value) > MESSAGE_BYTES_MAX:
-                    failed.append((row.candidate, _TOO_LARGE))
-                    continue
-                made.append((row.candidate, value))
-                self._record(row.candidate.partition, prediction)
-            segments = Counter(prediction.segment for prediction in found)
-            for segment, count in segments.items():
-                telemetry.PREDICTIONS_PUBLISHED.inc(count, segment=segment)
+            await self._score_step(serving, candidates[first : first + step], made, failed)
         return made, failed
+
+    async def _score_step(
+        self,
+        serving: Serving,
+        candidates: list[Candidate],
+        made: list[tuple[Candidate, bytes]],
+        failed: list[tuple[Candidate, Refusal]],
+    ) -> None:
+        model = serving.model
+        facts = ModelFacts(model.version, model.metadata.horizon_days, model.metadata.currency)
+        rows, matrix = prepare(candidates, model.metadata.quintiles)
+        outcomes = await self._predict(model, matrix)
+        good = usable(outcomes)
+        if not good.all():
+            failed += [(row.candidate, _NO_OUTCOME) for row, fine in zip(rows, good, strict=True) if not fine]
+            rows = [row for row, fine in zip(rows, good, strict=True) if fine]
+            matrix, outcomes = matrix[good], Outcomes(*(column[good] for column in outcomes))
+        previous = [self._previous(row) for row in rows]
+        found = predictions(rows, matrix, outcomes, previous, ranking=serving.ranking, model=facts)
+        places: list[int | None] = []
+        """Each customer's row in the population, None for those that got no prediction."""
+        for row, prediction in zip(rows, found, strict=True):
+            value = encode_prediction(prediction)
+            if len(value) > MESSAGE_BYTES_MAX:
+                failed.append((row.candidate, _TOO_LARGE))
+                places.append(None)
+                continue
+            made.append((row.candidate, value))
+            places.append(self._record(row.candidate, prediction))
+        self._keep_bins(serving.loaded, rows, places, matrix, outcomes)
+        segments = Counter(prediction.segment for prediction in found)
+        for segment, count in segments.items():
+            telemetry.PREDICTIONS_PUBLISHED.inc(count, segment=segment)
 
     async def _predict(self, model: Model, matrix: Floats) -> Outcomes:
         began = time.perf_counter()
@@ -234,18 +272,34 @@ class Scorer:
             return None
         return last.previous_segment if last.feature_version == view.feature_version else last.segment
 
-    def _record(self, partition: int, prediction: PredictionToSend) -> None:
-        self._partitions[partition].population.record(
+    def _record(self, candidate: Candidate, prediction: PredictionToSend) -> int | None:
+        return self._partitions[candidate.partition].population.record(
             prediction.customer_id,
             feature_version=prediction.feature_version,
             expected_value=None if prediction.historical_value is None else prediction.expected_value,
             segment=prediction.segment,
             previous_segment=prediction.previous_segment,
             model_version=prediction.model_version,
+            features_offset=candidate.offset,
         )
 
+    def _keep_bins(
+        self, loaded: Loaded, rows: list[Row], places: list[int | None], matrix: Floats, outcomes: Outcomes
+    ) -> None:
+        """Note which bins the customers fall into, to see drift by."""
+        bins, counted, now = loaded.references.bins(matrix, outcomes), with_an_order(matrix), time.monotonic()
+        by_partition: dict[int, list[int]] = {}
+        for at, (row, place) in enumerate(zip(rows, places, strict=True)):
+            if place is not None and counted[at]:
+                by_partition.setdefault(row.candidate.partition, []).append(at)
+        for partition, chosen in by_partition.items():
+            kept = [place for at in chosen if (place := places[at]) is not None]
+            self._partitions[partition].population.window.put(kept, bins[chosen], now, loaded.model.version)
+
     async def _send(self, outputs: dict[int, list[Item]], refused: list[tuple[ConsumerRecord, Refusal]]) -> None:
-        """Send everything; returns when all of it is acknowledged."""
+        """Send everything; returns when all of it is acknowledged. Whom a tombstone takes back has no challenger's
+        prediction either, whether or not there is a challenger now.
+        """
         letters = [
             await send_dead_letter(self._producer, letter_of(record, why.reason, why.detail, SERVICE))
             for record, why in refused
@@ -255,9 +309,16 @@ class Scorer:
             for partition, items in outputs.items()
             for future in await send_batches(self._producer, PREDICTIONS, partition, items)
         ]
+        forgotten = [
+            future
+            for partition, items in outputs.items()
+            for future in await send_batches(
+                self._shadow_producer, CHALLENGER_PREDICTIONS, partition, [item for item in items if item[1] is None]
+            )
+        ]
         for partition, future in acknowledged:
             self._partitions[partition].next_offset = (await future).offset  # type: ignore[attr-defined]
-        await asyncio.gather(*letters)
+        await asyncio.gather(*letters, *forgotten)
 
     # ------------------------------------------------------------ model and thresholds
 
@@ -266,13 +327,32 @@ class Scorer:
         """The model in use."""
         return self._serving.model
 
-    def swap(self, model: Model) -> None:
+    def swap(self, loaded: Loaded) -> None:
         """Use another model from the next batch on. Its own thresholds stand until enough customers are rescored."""
         telemetry.MODEL_INFO.set(0, model_version=self.model.version)
-        telemetry.MODEL_INFO.set(1, model_version=model.version)
-        self._serving = Serving(model, _own_ranking(model))
+        telemetry.MODEL_INFO.set(1, model_version=loaded.model.version)
+        telemetry.MODEL_SWAPS.inc()
+        self._serving = Serving(loaded, _own_ranking(loaded.model))
         self._ranked_at = None
         self._show_thresholds()
+
+    async def show_drift(self) -> None:
+        """Compare the customers scored lately with the training population, and show how far apart they are."""
+        references, model = self._serving.loaded.references, self.model
+        since = time.monotonic() - 3600 * self._settings.scorer_drift_window_hours
+        windows = [held.population.window for held in self._partitions.values() if held.ready]
+        counts = await asyncio.to_thread(lambda: [window.counts(since, model.version) for window in windows])
+        total = sum(counts, np.zeros((len(COLUMNS), BINS_MAX), dtype=np.int64))
+        customers = int(total[0].sum())
+        telemetry.DRIFT_CUSTOMERS.set(customers)
+        enough = customers >= self._settings.scorer_drift_min_customers
+        found = references.indices(total) if enough else {}
+        for name in COLUMNS:
+            value = found.get(name, math.nan)
+            if name in OUTCOMES:
+                telemetry.PREDICTION_DRIFT.set(value, outcome=name)
+            else:
+                telemetry.DRIFT.set(value, feature=name)
 
     async def refresh_thresholds(self) -> None:
         """Publish the sketches of partitions that changed, and rank by the whole population's from now on."""
@@ -293,7 +373,7 @@ class Scorer:
         buyers = sum(each.population.buyers for each in held.values())
         if live is None or scored < buyers * self._settings.scorer_min_population_share:
             live = _own_ranking(model)
-        self._serving, self._ranked_at = Serving(model, live), ranked_at
+        self._serving, self._ranked_at = Serving(self._serving.loaded, live), ranked_at
         telemetry.POPULATION.set(customers)
         self._show_thresholds()
 

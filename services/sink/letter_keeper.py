@@ -6,9 +6,8 @@ letter here before its tombstone in the topic is acknowledged: after a crash not
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
@@ -18,15 +17,9 @@ from services.runtime import telemetry
 from services.runtime.logs import logger
 from services.sink.letters import Found, concerned, judge_letter, newest
 from services.sink.mongo import Letters
+from services.sink.patience import UntilDone
 
 log = logger(__name__)
-
-
-class UntilDone(Protocol):
-    """Tries something until MongoDB has it."""
-
-    async def __call__(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of the first attempt that succeeds."""
 
 
 class LetterKeeper:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo import IndexModel, InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import (
@@ -25,11 +26,13 @@ from pymongo.errors import (
 )
 
 from schemas.mongo import (
+    CHALLENGER_PREDICTIONS,
     COLLECTIONS,
     CUSTOMERS,
     DEAD_LETTERS,
     ERASURES,
     INDEXES,
+    MATURED_PREDICTIONS,
     PREDICTION_HISTORY,
     IndexSpec,
     erasure_id,
@@ -37,7 +40,7 @@ from schemas.mongo import (
 from services.runtime import telemetry
 from services.runtime.logs import logger
 from services.runtime.shutdown import KnownProblem
-from services.sink.documents import Plan, Write
+from services.sink.documents import ChallengerPlan, ChallengerWrite, Plan, Write
 from services.sink.letters import CLOCK_SKEW, Found, Kept, bulks, named_in_bytes
 from services.sink.settings import SinkSettings
 
@@ -69,10 +72,19 @@ class MongoAway(Exception):
 class Result(NamedTuple):
     """What became of a plan."""
 
-    refused: list[tuple[Write, str]]
+    refused: list[tuple[Write | ChallengerWrite, str]]
     """Writes that MongoDB will never take, and why."""
     stale: int
-    """Writes that a newer document in `customers` stood against: they have succeeded, since the newer one stands."""
+    """Writes that a newer document stood against: they have succeeded, since the newer one stands."""
+
+
+class _Newest(NamedTuple):
+    """A document that only a newer one may replace."""
+
+    id: str
+    feature_version: int
+    document: RawBSONDocument
+    write: Write | ChallengerWrite
 
 
 def connect(settings: SinkSettings) -> "AsyncIOMotorClient[Any]":
@@ -105,7 +117,7 @@ async def ensure_collections(database: "AsyncIOMotorDatabase[Any]", history_days
             days = history_days if spec.expires else spec.expires_days
             await _create_index(database, spec, None if days is None else days * 86_400)
     except PyMongoError as error:
-        raise _as_away(error) from error
+        raise as_away(error) from error
 
 
 async def _create_collection(database: "AsyncIOMotorDatabase[Any]", name: str) -> None:
@@ -127,6 +139,10 @@ async def _create_index(database: "AsyncIOMotorDatabase[Any]", spec: IndexSpec, 
         await database.command("collMod", spec.collection, index=index)
         return
     options: dict[str, Any] = {"expireAfterSeconds": expire_seconds} if expires else {}
+    if spec.unique:
+        options["unique"] = True
+    if spec.only_with is not None:
+        options["partialFilterExpression"] = {spec.only_with: {"$exists": True}}
     await collection.create_indexes([IndexModel(list(spec.keys), name=spec.name, **options)])
 
 
@@ -136,6 +152,8 @@ class Store:
     def __init__(self, database: "AsyncIOMotorDatabase[Any]", bulk_documents: int) -> None:
         self._customers = database[CUSTOMERS]
         self._history = database[PREDICTION_HISTORY]
+        self._challengers = database[CHALLENGER_PREDICTIONS]
+        self._matured = database[MATURED_PREDICTIONS]
         self._bulk = bulk_documents
 
     async def write(self, plan: Plan) -> Result:
@@ -144,61 +162,76 @@ class Store:
             if plan.erased:
                 await self._customers.delete_many({"_id": {"$in": plan.erased}})
                 await self._history.delete_many({"customer_id": {"$in": plan.erased}})
-            history, customers = await _all_of([self._add_history(plan.history), self._put_customers(plan.customers)])
+                # Last: a comparison is stored together with a change of its document in the history, or not at all.
+                await self._matured.delete_many({"customer_id": {"$in": plan.erased}})
+            newest = [_Newest(each.customer_id, each.feature_version, each.customer, each) for each in plan.customers]
+            history, customers = await _all_of(
+                [self._add_history(plan.history), self._put_newest(self._customers, newest)]
+            )
         except PyMongoError as error:
-            raise _as_away(error) from error
+            raise as_away(error) from error
         refused = {
             (write.partition, write.offset): (write, why) for write, why in [*history.refused, *customers.refused]
         }
         return Result(list(refused.values()), customers.stale)
 
+    async def write_challengers(self, plan: ChallengerPlan) -> Result:
+        """The same for what models on trial say."""
+        newest = [_Newest(each.id, each.feature_version, each.document, each) for each in plan.newest]
+        try:
+            if plan.erased:
+                await self._challengers.delete_many({"customer_id": {"$in": plan.erased}})
+            return await self._put_newest(self._challengers, newest)
+        except PyMongoError as error:
+            raise as_away(error) from error
+
     async def _add_history(self, writes: Sequence[Write]) -> Result:
-        refused: list[tuple[Write, str]] = []
+        refused: list[tuple[Write | ChallengerWrite, str]] = []
         for first in range(0, len(writes), self._bulk):
             chunk = writes[first : first + self._bulk]
-            errors = await _errors(self._history, [InsertOne(write.history) for write in chunk])
+            errors = await bulk_errors(self._history, [InsertOne(write.history) for write in chunk])
             known = [index for index, (code, _) in errors.items() if code == DUPLICATE_KEY]
             faults = [(chunk[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
             refused += faults
             telemetry.MONGO_WRITES.inc(len(chunk) - len(known) - len(faults), collection=PREDICTION_HISTORY)
         return Result(refused, 0)
 
-    async def _put_customers(self, writes: Sequence[Write]) -> Result:
-        """Several writes at once: each customer is in one of them only, and MongoDB gives a write one core."""
+    async def _put_newest(self, collection: Any, writes: Sequence[_Newest]) -> Result:
+        """Several writes at once: each document is in one of them only, and MongoDB gives a write one core."""
         chunks = [writes[first : first + self._bulk] for first in range(0, len(writes), self._bulk)]
         turns = asyncio.Semaphore(_WRITES_AT_ONCE)
 
-        async def put(chunk: Sequence[Write]) -> Result:
+        async def put(chunk: Sequence[_Newest]) -> Result:
             async with turns:
-                return await self._put_chunk(chunk)
+                return await _put_chunk(collection, chunk)
 
         found = await _all_of([put(chunk) for chunk in chunks])
         return Result([each for result in found for each in result.refused], sum(result.stale for result in found))
 
-    async def _put_chunk(self, chunk: Sequence[Write]) -> Result:
-        """A look at the versions first, since inserting is far cheaper than an upsert that finds nothing.
 
-        The look decides nothing: what another sink does meanwhile meets the guard or the unique key. (A transaction
-        around both would save the guard, but one that `kill -9` leaves open blocks its customers for a minute.)
-        """
-        ids = {"_id": {"$in": [write.customer_id for write in chunk]}}
-        cursor = self._customers.find(ids, {"feature_version": 1}, batch_size=len(chunk) + 1)
-        known = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
-        newer = [write for write in chunk if known.get(write.customer_id, -1) <= write.feature_version]
-        errors = await _errors(
-            self._customers,
-            [_guarded(each) if each.customer_id in known else InsertOne(each.customer) for each in newer],
-        )
-        doubles = [newer[index] for index, (code, _) in errors.items() if code == DUPLICATE_KEY]
-        refused = [(newer[index], why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
-        outrun = [write for write in doubles if write.customer_id not in known]
-        again = await _errors(self._customers, [_guarded(write) for write in outrun])
-        refused += [(outrun[index], why) for index, (code, why) in again.items() if code != DUPLICATE_KEY]
-        stale = len(chunk) - len(newer) + len(doubles) - len(outrun)
-        stale += sum(code == DUPLICATE_KEY for code, _ in again.values())
-        telemetry.MONGO_WRITES.inc(len(chunk) - stale - len(refused), collection=CUSTOMERS)
-        telemetry.MONGO_STALE.inc(stale)
-        return Result(refused, stale)
+async def _put_chunk(collection: Any, chunk: Sequence[_Newest]) -> Result:
+    """A look at the versions first, since inserting is far cheaper than an upsert that finds nothing.
+
+    The look decides nothing: what another sink does meanwhile meets the guard or the unique key. (A transaction around
+    both would save the guard, but one that `kill -9` leaves open blocks its customers for a minute.)
+    """
+    ids = {"_id": {"$in": [each.id for each in chunk]}}
+    cursor = collection.find(ids, {"feature_version": 1}, batch_size=len(chunk) + 1)
+    known = {each["_id"]: each.get("feature_version", 0) for each in await cursor.to_list(None)}
+    newer = [each for each in chunk if known.get(each.id, -1) <= each.feature_version]
+    errors = await bulk_errors(
+        collection, [_guarded(each) if each.id in known else InsertOne(each.document) for each in newer]
+    )
+    doubles = [newer[index] for index, (code, _) in errors.items() if code == DUPLICATE_KEY]
+    refused = [(newer[index].write, why) for index, (code, why) in errors.items() if code != DUPLICATE_KEY]
+    outrun = [each for each in doubles if each.id not in known]
+    again = await bulk_errors(collection, [_guarded(each) for each in outrun])
+    refused += [(outrun[index].write, why) for index, (code, why) in again.items() if code != DUPLICATE_KEY]
+    stale = len(chunk) - len(newer) + len(doubles) - len(outrun)
+    stale += sum(code == DUPLICATE_KEY for code, _ in again.values())
+    telemetry.MONGO_WRITES.inc(len(chunk) - stale - len(refused), collection=collection.name)
+    telemetry.MONGO_STALE.inc(stale)
+    return Result(refused, stale)
 
 
 class Letters:
@@ -217,7 +250,7 @@ class Letters:
         try:
             for chunk in bulks(kept, self._bulk, _LETTER_BYTES_AT_ONCE):
                 puts: list[Any] = [ReplaceOne({"_id": each.letter}, each.encoded, upsert=True) for each in chunk]
-                errors = await _errors(self._letters, puts)
+                errors = await bulk_errors(self._letters, puts)
                 # Of two sinks that add the same letter at once, one fails: the letter is there.
                 refused = [why for code, why in errors.values() if code != DUPLICATE_KEY]
                 if refused:
@@ -226,18 +259,18 @@ class Letters:
             for first in range(0, len(gone), self._bulk):
                 await self._letters.delete_many({"_id": {"$in": list(gone[first : first + self._bulk])}})
         except PyMongoError as error:
-            raise _as_away(error) from error
+            raise as_away(error) from error
 
-    async def remember(self, erased_at: Mapping[str, datetime]) -> None:
-        """Remember erasures, by customer, without the customers."""
+    async def remember(self, erased_at: Mapping[str, datetime], field: str = "erased_at") -> None:
+        """Remember erasures, by customer, without the customers. field: of schemas.mongo.ErasureDocument."""
         updates = [
-            UpdateOne({"_id": erasure_id(customer)}, {"$max": {"erased_at": at}}, upsert=True)
+            UpdateOne({"_id": erasure_id(customer)}, {"$max": {field: at}}, upsert=True)
             for customer, at in erased_at.items()
         ]
         try:
-            errors = await _errors(self._erasures, updates)
+            errors = await bulk_errors(self._erasures, updates)
         except PyMongoError as error:
-            raise _as_away(error) from error
+            raise as_away(error) from error
         if errors:  # two sinks at once: the next attempt finds the other's
             raise MongoAway(next(iter(errors.values()))[1][:300])
 
@@ -247,7 +280,7 @@ class Letters:
             cursor = self._erasures.find({"erased_at": {"$gte": arrived_at - CLOCK_SKEW}})
             return {each["_id"]: each["erased_at"] for each in await cursor.to_list(None)}
         except PyMongoError as error:
-            raise _as_away(error) from error
+            raise as_away(error) from error
 
     async def of_customers(self, erased_at: Mapping[str, datetime]) -> list[Found]:
         """Letters that name the customers and arrived before each one's erasure; in doubt, those that may."""
@@ -274,12 +307,12 @@ class Letters:
                 for document, customers in zip(documents, named, strict=True):
                     names(document, customers)
         except PyMongoError as error:
-            raise _as_away(error) from error
+            raise as_away(error) from error
         return list(found.values())
 
 
-async def _errors(collection: Any, operations: Sequence[Any]) -> dict[int, tuple[int, str]]:
-    """Carry the operations out; (code, message) of each that failed for its document, by index.
+async def bulk_errors(collection: Any, operations: Sequence[Any]) -> dict[int, tuple[int, str]]:
+    """Carry the operations out, in any order; (code, message) of each that failed for its document, by index.
 
     Raises a PyMongoError if any failed for another reason: then all are to be tried again.
     """
@@ -299,10 +332,10 @@ async def _errors(collection: Any, operations: Sequence[Any]) -> dict[int, tuple
     return {}
 
 
-def _guarded(write: Write) -> "ReplaceOne[Any]":
+def _guarded(newest: _Newest) -> "ReplaceOne[Any]":
     """Replaces an older document or adds a new one; fails with a duplicate key if a newer one is there."""
-    older = {"_id": write.customer_id, "feature_version": {"$lte": write.feature_version}}
-    return ReplaceOne(older, write.customer, upsert=True)
+    older = {"_id": newest.id, "feature_version": {"$lte": newest.feature_version}}
+    return ReplaceOne(older, newest.document, upsert=True)
 
 
 async def _all_of(works: "Sequence[Coroutine[Any, Any, Result]]") -> list[Result]:
@@ -316,11 +349,12 @@ async def _all_of(works: "Sequence[Coroutine[Any, Any, Result]]") -> list[Result
     return [task.result() for task in tasks]
 
 
-def _as_away(error: PyMongoError) -> Exception:
-    """MongoAway for what passes by itself, KnownProblem for what somebody must mend."""
+def as_away(error: PyMongoError) -> Exception:
+    """What it means to the sink: MongoAway for what passes by itself, KnownProblem for what somebody must mend."""
     code = getattr(error, "code", None)
     passing = isinstance(error, AutoReconnect | ExecutionTimeout | WTimeoutError | WriteConcernError)
-    if passing or code in _PASSING or error.has_error_label("RetryableWriteError"):
+    labels = ("RetryableWriteError", "TransientTransactionError", "UnknownTransactionCommitResult")
+    if passing or code in _PASSING or any(map(error.has_error_label, labels)):
         return MongoAway(" ".join(str(error).split())[:300])
     return KnownProblem(f"MongoDB refuses: {' '.join(str(error).split())[:300]}")
 

@@ -1,36 +1,39 @@
-"""The sink's work on Kafka: predictions and dead letters in, stored documents out, however long MongoDB is away.
+"""The sink's work on predictions (of the model in use, and of models on trial) and dead letters: stored documents out,
+however long MongoDB is away.
 
 Must never return from a batch that is not stored by a majority (or dead-lettered), and never hold more than that batch.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from schemas.dead_letters import Reason
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import CHALLENGER_PREDICTIONS, DEAD_LETTERS, PREDICTIONS
 from services.runtime import telemetry
 from services.runtime.consume import Records
 from services.runtime.dead_letter import letter_of, send_dead_letter
-from services.runtime.logs import logger
-from services.sink.documents import Erased, Refusal, Write, erasures, judge, plan
+from services.sink.documents import (
+    Refusal,
+    Write,
+    erasures,
+    judge,
+    judge_challenger,
+    plan,
+    plan_challengers,
+)
 from services.sink.letter_keeper import LetterKeeper
-from services.sink.mongo import Letters, MongoAway, Result, Store
-
-log = logger(__name__)
+from services.sink.mongo import Letters, Result, Store
+from services.sink.patience import UntilDone
 
 SERVICE = "sink"
-_RETRY_SECONDS_MIN = 0.1
-_DRAIN_SECONDS = 4.0
-_Done = TypeVar("_Done")
-
-
-class Stopping(Exception):
-    """The service is to end, and the batch in hand is not stored: it will be read again."""
+_Verdict = TypeVar("_Verdict")
+Refused = list[tuple[ConsumerRecord, Refusal]]
 
 
 class Sink:
@@ -41,16 +44,12 @@ class Sink:
         store: Store,
         letters: Letters,
         producer: AIOKafkaProducer,
-        stop: asyncio.Event,
-        retry_seconds_max: float,
+        until_done: UntilDone,
     ) -> None:
-        self._store, self._producer, self._stop = store, producer, stop
-        self._keeper = LetterKeeper(letters, producer, self._until_done)
-        self._retry_seconds_max = retry_seconds_max
+        self._store, self._letters, self._producer, self._until_done = store, letters, producer, until_done
+        self._keeper = LetterKeeper(letters, producer, until_done)
         self.assigned = False
         """Whether the group has assigned partitions (perhaps none) at least once."""
-        self.away: str | None = None
-        """Why the batch in hand cannot be stored at present."""
 
     async def on_assigned(self, _: set[TopicPartition]) -> None:
         """The group has spoken."""
@@ -59,73 +58,61 @@ class Sink:
     async def process(self, records: Records) -> None:
         """Store a batch: returns when it is stored and its dead letters are acknowledged. Raises Stopping."""
         now = datetime.now(UTC)
-        refused: list[tuple[ConsumerRecord, Refusal]] = []
-        good: list[Write | Erased] = []
-        predictions = {source: batch for source, batch in records.items() if source.topic != DEAD_LETTERS}
-        for batch in predictions.values():
-            for record in batch:
-                verdict = judge(record, now)
-                if isinstance(verdict, Refusal):
-                    refused.append((record, verdict))
-                else:
-                    good.append(verdict)
-        work = plan(good)
+        verdicts = judged(_of(records, PREDICTIONS), partial(judge, now=now))
+        trial_verdicts = judged(_of(records, CHALLENGER_PREDICTIONS), partial(judge_challenger, now=now))
+        good = [each for _, each in verdicts if not isinstance(each, Refusal)]
+        trials = [each for _, each in trial_verdicts if not isinstance(each, Refusal)]
+        refused, refused_trials = refusals(verdicts), refusals(trial_verdicts)
+        work, trial_work = plan(good), plan_challengers(trials)
         result = await self._until_done(lambda: self._store.write(work))
-        refused += _as_refusals(predictions, result)
-        letters = [
-            await send_dead_letter(self._producer, letter_of(record, why.reason, why.detail, SERVICE))
-            for record, why in refused
-        ]
-        await asyncio.gather(*letters)
-        kept = [record for source, batch in records.items() if source.topic == DEAD_LETTERS for record in batch]
+        refused += _as_refusals(_of(records, PREDICTIONS), result)
+        if trials:
+            result = await self._until_done(lambda: self._store.write_challengers(trial_work))
+            refused_trials += _as_refusals(_of(records, CHALLENGER_PREDICTIONS), result)
+            if erased := erasures(trials):
+                await self._until_done(lambda: self._letters.remember(erased, "challengers_erased_at"))
+        await send_refusals(self._producer, [*refused, *refused_trials])
+        kept = [record for batch in _of(records, DEAD_LETTERS).values() for record in batch]
         await self._keeper.take(kept, erasures(good))
         now_ms = time.time() * 1000
         for entry in good:
             if isinstance(entry, Write):
                 telemetry.STORED_LATENCY.observe(max(0.0, now_ms - entry.timestamp_ms) / 1000)
 
-    async def _until_done(self, attempt: Callable[[], Awaitable[_Done]]) -> _Done:
-        """Try until MongoDB has it, or `stop` is set. Every attempt does all of it: repeats change nothing."""
-        pause_seconds = _RETRY_SECONDS_MIN
-        while True:
-            try:
-                result = await self._attempt(attempt)
-            except MongoAway as problem:
-                telemetry.MONGO_RETRIES.inc()
-                self.away = str(problem)
-                log.warning("mongo_away", problem=str(problem), retry_seconds=pause_seconds)
-            else:
-                self.away = None
-                return result
-            try:
-                await asyncio.wait_for(self._stop.wait(), pause_seconds)
-            except TimeoutError:
-                pause_seconds = min(2 * pause_seconds, self._retry_seconds_max)
-            else:
-                raise Stopping
 
-    async def _attempt(self, attempt_once: Callable[[], Awaitable[_Done]]) -> _Done:
-        """One attempt. After `stop` it has a few seconds left, then is given up; whether it succeeded is not known."""
-        attempt = asyncio.ensure_future(attempt_once())
-        stopped = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({attempt, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not attempt.done():
-                await asyncio.wait({attempt}, timeout=_DRAIN_SECONDS)
-            if not attempt.done():
-                log.warning("batch_given_up", problem=f"not stored within {_DRAIN_SECONDS} s; it will be read again")
-                raise Stopping
-            return attempt.result()
-        finally:
-            stopped.cancel()
-            attempt.cancel()
+def judged(records: Records, judge_one: Callable[[ConsumerRecord], _Verdict]) -> list[tuple[ConsumerRecord, _Verdict]]:
+    """Each record with the verdict on it."""
+    return [(record, judge_one(record)) for batch in records.values() for record in batch]
 
 
-def _as_refusals(records: Records, result: Result) -> list[tuple[ConsumerRecord, Refusal]]:
-    if not result.refused:
+def refusals(verdicts: Iterable[tuple[ConsumerRecord, object]]) -> Refused:
+    """The records that are refused."""
+    return [(record, verdict) for record, verdict in verdicts if isinstance(verdict, Refusal)]
+
+
+async def send_refusals(producer: AIOKafkaProducer, refused: Iterable[tuple[ConsumerRecord, Refusal]]) -> None:
+    """Make each a dead letter; returns when all are acknowledged."""
+    letters = [
+        await send_dead_letter(producer, letter_of(record, why.reason, why.detail, SERVICE)) for record, why in refused
+    ]
+    await asyncio.gather(*letters)
+
+
+def _of(records: Records, topic: str) -> Records:
+    return {source: batch for source, batch in records.items() if source.topic == topic}
+
+
+def _as_refusals(records: Records, result: Result) -> Refused:
+    return refusals_of(records, [(write.partition, write.offset, why) for write, why in result.refused])
+
+
+def refusals_of(records: Records, refused: Iterable[tuple[int, int, str]]) -> Refused:
+    """Records of one topic that MongoDB will never take. refused: partition, offset, and why."""
+    found = list(refused)
+    if not found:
         return []
-    places = {(source.partition, record.offset): record for source in records for record in records[source]}
+    places: dict[tuple[int, int], Any] = {(at.partition, each.offset): each for at in records for each in records[at]}
     return [
-        (places[write.partition, write.offset], Refusal(Reason.INVALID_FIELD, f"MongoDB refuses the document: {why}"))
-        for write, why in result.refused
+        (places[partition, offset], Refusal(Reason.INVALID_FIELD, f"MongoDB refuses the document: {why}"))
+        for partition, offset, why in found
     ]

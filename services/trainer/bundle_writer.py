@@ -4,7 +4,7 @@ change a bundle that exists, nor leave a half-written one behind under its name.
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,26 @@ import msgspec
 from schemas.model_bundle import METADATA_FILE, MODEL_FILE, VERSION_FIELD, bundle_version, metadata_without_version
 from services.runtime.bundle import point_to
 from services.runtime.shutdown import KnownProblem
+from services.trainer.card import card_files, figure
+from services.trainer.evaluation import Backtest
+from services.trainer.quality import HEADINGS
 
-CARD_FILE = "model_card.md"
+__all__ = ["FIGURES", "figure", "write_bundle"]
+
+FIGURES = {
+    name: HEADINGS[name] for name in ("mae", "rmse", "spearman", "ngini", "bias", "auc_active", "share_above_p90")
+}
+"""Heading of each figure that fits into a terminal."""
 
 
-def write_bundle(output_dir: Path, onnx_bytes: bytes, metadata: Mapping[str, Any]) -> tuple[str, Path]:
-    """(version, folder) of the bundle, which `current` now names. Raises KnownProblem if it cannot be written."""
+def write_bundle(
+    output_dir: Path, onnx_bytes: bytes, metadata: Mapping[str, Any], backtests: Sequence[Backtest] = ()
+) -> tuple[str, Path]:
+    """(version, folder) of the bundle, which `current` now names. Raises KnownProblem if it cannot be written.
+
+    backtests: what metadata's `backtests` were made from, for the plots of the card. The version is made from the graph
+    and the metadata alone: the card only shows them.
+    """
     version = bundle_version(onnx_bytes, metadata_without_version(metadata))
     folder = output_dir / version
     temporary = output_dir / f".{version}.{os.getpid()}.tmp"
@@ -30,7 +44,9 @@ def write_bundle(output_dir: Path, onnx_bytes: bytes, metadata: Mapping[str, Any
             temporary.mkdir()
             _write(temporary / MODEL_FILE, onnx_bytes)
             _write(temporary / METADATA_FILE, msgspec.json.format(msgspec.json.encode(complete), indent=1))
-            _write(temporary / CARD_FILE, model_card(complete).encode())
+            for name, content in card_files(complete, backtests).items():
+                (temporary / name).parent.mkdir(exist_ok=True)
+                _write(temporary / name, content)
             temporary.rename(folder)
         point_to(output_dir, version)
     except OSError as error:
@@ -44,68 +60,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-FIGURES = {
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "spearman": "Spearman",
-    "ngini": "nGini",
-    "bias": "bias",
-    "auc_active": "AUC active",
-    "coverage_p10_p90": "p10–p90 covers",
-}
-"""Heading of each figure that a person is shown."""
-
-
-def figure(name: str, value: float | None) -> str:
-    """A figure for a person."""
-    if value is None:
-        return "–"
-    if name in ("bias", "coverage_p10_p90"):
-        return f"{value:+.1%}" if name == "bias" else f"{value:.1%}"
-    return f"{value:,.2f}" if name in ("mae", "rmse") else f"{value:.3f}"
-
-
-def model_card(metadata: Mapping[str, Any]) -> str:
-    """What the model is, how good it was on days that it had not seen, and where it falls short; Markdown."""
-    holdout = metadata["holdout"]
-    lines = [
-        f"# Model {metadata[VERSION_FIELD]}",
-        "",
-        f"Net value of a customer over the next {metadata['horizon_days']} days, in {metadata['currency']}. Trained on "
-        f"{metadata['counts']['customers']:,} customers with {metadata['counts']['events']:,} orders and refunds from "
-        f"{metadata['training_window']['first_day']} until before {metadata['cutoff']}.",
-        "",
-        f"Structural model: {metadata['structural']['name']}. Weights of the tree corrections: "
-        + ", ".join(f"{name} {weight:g}" for name, weight in metadata["choices"]["correction_weights"].items())
-        + ". Parity of the graph with the Python original: largest relative error "
-        f"{metadata['parity']['error_max']:.1e} over {metadata['parity']['rows']:,} rows.",
-        "",
-    ]
-    if metadata["fallbacks"]:
-        lines += ["What it had to do without:", "", *(f"- {each}" for each in metadata["fallbacks"]), ""]
-    if not holdout:
-        return "\n".join(
-            [*lines, "There was too little history to hold a later period out: its quality is unknown.", ""]
-        )
-    lines += [
-        f"## Quality on {holdout['days']} days from {holdout['from']} on",
-        "",
-        f"The same training was done as of {holdout['from']} and predicted the {holdout['days']} days from then on, "
-        f"which it had not seen, for {holdout['customers']:,} customers. Beside it are simpler models fitted to the "
-        "same past; the mean is that of the held-out days themselves, the best that a constant could do.",
-        "",
-        "| | " + " | ".join(FIGURES.values()) + " |",
-        "|---|" + "---|" * len(FIGURES),
-    ]
-    for name, figures in holdout["metrics"].items():
-        lines.append(f"| {name} | " + " | ".join(figure(each, figures.get(each)) for each in FIGURES) + " |")
-    lines += [
-        "",
-        "MAE and RMSE are in the currency; bias is predicted ÷ actual total − 1; nGini and Spearman judge the ranking "
-        "by value, AUC that of ordering at all. An honest interval from p10 to p90 covers 80 %, and more where many "
-        "customers spend nothing.",
-        "",
-    ]
-    return "\n".join(lines)

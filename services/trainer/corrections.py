@@ -12,8 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from domain.features import ENGINEERED
-from domain.metrics import mean_absolute_error, root_mean_squared_error
+from domain.features import ENGINEERED, FEATURE_NAMES
+from domain.metrics import (
+    area_under_roc,
+    mean_absolute_error,
+    normalised_gini,
+    root_mean_squared_error,
+    spearman,
+)
 from services.trainer.history import TrainingSet
 from services.trainer.structural import Expectation, Structural
 
@@ -21,8 +27,11 @@ Floats = NDArray[np.float64]
 
 TARGETS = ("value", "orders", "p_active")
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-GAIN_MIN = 0.002
-"""A weight must lower the loss of the later window by this share, or the structural model stands alone."""
+GAIN_MIN = 0.003
+"""A weight must lower the measures of the later window by this share on average, or there are no trees."""
+HARM_MAX = 0.001
+"""What a single measure may grow by before it counts against a weight, HARM_WEIGHT times over."""
+HARM_WEIGHT = 3.0
 RATIO_MAX = 4.0
 """Largest factor that trees may ask for."""
 RATIO_MIN = 0.05
@@ -40,6 +49,7 @@ ACTIVE_ROWS_MIN = 300
 """Fewest customers who ordered in the windows that trees are fitted to: below, they learn noise."""
 _EXPECTED_SHARE_MIN = 0.02
 _INPUT_COLUMNS = len(ENGINEERED)
+_YEAR_DAY = FEATURE_NAMES.index("as_of_year_day")
 
 
 def tree_features(matrix: Floats) -> NDArray[np.float32]:
@@ -183,9 +193,10 @@ def fitting_features(matrix: Floats) -> NDArray[np.float32]:
     """tree_features() to fit to, each column brought down to at most BINS values, which is all that trees tell apart.
 
     Scikit-learn would find the bins itself, but needs seconds for it where rows have weights. A column without any
-    value is a constant, so that no tree asks for it.
+    value is a constant, so that no tree asks for it; so is the day of the year, of which a few windows are no sample.
     """
     rows = tree_features(matrix)
+    rows[:, _YEAR_DAY] = 0.0
     for place in range(rows.shape[1]):
         there = ~np.isnan(rows[:, place])
         values = rows[there, place]
@@ -227,28 +238,43 @@ def _ratios(window: Window, target: str, view: View) -> tuple[Floats, Floats]:
 
 
 def choose_weight(trees: HistGradientBoostingRegressor, later: Window, target: str) -> tuple[float, dict[str, float]]:
-    """The weight with the lowest loss on a window that the trees have not seen, and the loss of each relative to 0."""
+    """The weight with the most gain on a window that the trees have not seen, and the gain of each over weight 0.
+
+    The gain is the mean fall of the logarithms of all measures, less what any one of them grows; totals are made equal
+    first, since the trees do not set them."""
     expected, happened = getattr(later.expected, target), later.happened(target)
-    ratio, losses = tree_ratio(trees, later.known.features), {}
+    ratio = tree_ratio(trees, later.known.features)
+    base = _measures(target, happened, expected)
+    gains = {}
     for weight in WEIGHTS:
-        losses[weight] = _loss(target, happened, expected * weighted(weight, ratio))
-    relative = {weight: _relative(loss, losses[0.0]) for weight, loss in losses.items()}
-    best = min(WEIGHTS, key=lambda weight: relative[weight])
-    chosen = best if relative[best] <= 1 - GAIN_MIN else 0.0
-    return chosen, {f"{weight:g}": round(loss, 6) for weight, loss in relative.items()}
+        change = _measures(target, happened, expected * weighted(weight, ratio)) - base
+        gains[weight] = float(-change.mean() - HARM_WEIGHT * max(0.0, change.max() - HARM_MAX))
+    best = max(WEIGHTS, key=lambda weight: gains[weight])
+    chosen = best if gains[best] >= GAIN_MIN else 0.0
+    return chosen, {f"{weight:g}": round(gain, 6) for weight, gain in gains.items()}
 
 
-def _loss(target: str, happened: Floats, guess: Floats) -> tuple[float, ...]:
+def _measures(target: str, happened: Floats, guess: Floats) -> Floats:
+    """Logarithms of what should be small, with the guess scaled to the right total."""
+    guess = guess * (happened.sum() / max(float(guess.sum()), 1e-12))
     if target == "p_active":
-        return (log_loss(happened, guess),)
-    return mean_absolute_error(happened, guess), root_mean_squared_error(happened, guess)
+        found = [log_loss(happened, guess), 1.0 - area_under_roc(happened, guess)]
+    else:
+        found = value_measures(happened, guess)
+    return np.asarray(np.log(np.maximum(np.nan_to_num(np.array(found), nan=1.0), 1e-9)), dtype=np.float64)
+
+
+def value_measures(happened: Floats, guess: Floats) -> list[float]:
+    """MAE, RMSE, 1 − Spearman, 1 − nGini."""
+    return [
+        mean_absolute_error(happened, guess),
+        root_mean_squared_error(happened, guess),
+        1.0 - spearman(happened, guess),
+        1.0 - normalised_gini(happened, guess),
+    ]
 
 
 def log_loss(happened: Floats, probability: Floats) -> float:
     """Mean negative log probability of what happened (0 or 1), a proper score; certainty is bounded at 1e-6."""
     p = np.clip(probability, 1e-6, 1 - 1e-6)
     return -float(np.mean(happened * np.log(p) + (1 - happened) * np.log(1 - p)))
-
-
-def _relative(loss: tuple[float, ...], base: tuple[float, ...]) -> float:
-    return float(np.mean([part / whole if whole > 0 else 1.0 for part, whole in zip(loss, base, strict=True)]))

@@ -2,7 +2,8 @@
 never fit anything to the period that it measures, except the one constant that is named as such.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,36 @@ class Guess(NamedTuple):
     activity: Floats
     low: Floats | None = None
     high: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """What the model, trained as of a past day alone, said of the days from then on, and what came: one rolling origin.
+
+    n customers: those with an order before origin_day.
+    """
+
+    origin_day: int
+    """Days since 1970, UTC. Nothing from this day on was seen in training."""
+    days: int
+    """Length of the period that was predicted."""
+    customer_ids: tuple[str, ...]
+    features: Floats
+    """(n, len(FEATURE_NAMES)), as they were predicted from."""
+    targets: Targets
+    """What came, arrays (n,)."""
+    outputs: Mapping[str, Floats]
+    """By OUTPUT_NAMES, each (n,)."""
+    baselines: Mapping[str, Guess]
+    """By name: baselines() of the same customers."""
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] | list[str] = ()
+    predict: Callable[[Floats], Mapping[str, Floats]] | None = None
+    """Outputs by OUTPUT_NAMES from features of shape (m, len(FEATURE_NAMES)) by the same model: feature importance
+    needs it, of the latest origin alone."""
+
+    def __len__(self) -> int:
+        return len(self.customer_ids)
 
 
 def measure(targets: Targets, guess: Guess) -> dict[str, float | None]:

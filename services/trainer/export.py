@@ -16,9 +16,10 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from domain.features import FEATURE_NAMES
 from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES
 from services.runtime.shutdown import KnownProblem
+from services.trainer.calibration import PREDICTION_MIN, Curve
 from services.trainer.corrections import FEATURE_MAX, RATIO_MAX, RATIO_MIN, Correction
-from services.trainer.graph import LANES, OPSET, OPSET_ML, GraphBuilder, Tensor
-from services.trainer.intervals import LEVELS, PROBABILITY_MIN, QUANTILE_RATIO_MAX, SPREAD_LEVELS, Intervals
+from services.trainer.graph import OPSET, OPSET_ML, GraphBuilder, Tensor
+from services.trainer.intervals import LEVELS, PROBABILITY_MIN, SPREAD_LEVELS, Intervals
 from services.trainer.structural_graph import structural_nodes
 from services.trainer.value_model import VALUE_MAX, ValueModel
 
@@ -26,7 +27,7 @@ Floats = NDArray[np.float64]
 
 PARITY_ERROR_MAX = 1e-4
 """Largest relative error of any output of any row, as the bundle's contract promises."""
-PARITY_SCALE_MIN = {"expected_orders": 1e-6, "p_active": 1e-6}
+PARITY_SCALE_MIN = {"expected_orders": 1e-6, "p_active": 1e-6, "next_order_days": 1e-3}
 MONEY_SCALE_MIN = 1e-3
 """Outputs smaller than these are measured against these: a tenth of a cent is no difference."""
 QUANTILE_SCALE_SHARE = 0.01
@@ -40,14 +41,26 @@ def build_graph(model: ValueModel) -> onnx.ModelProto:
     rows = builder.input
     tree_rows = rows.is_nan().choose(rows, rows.maximum(-FEATURE_MAX).minimum(FEATURE_MAX))
     expected = structural_nodes(builder, model.structural, model.horizon_days)
-    value = _corrected(tree_rows, expected.value, model.corrections["value"]).minimum(VALUE_MAX)
-    orders = _corrected(tree_rows, expected.orders, model.corrections["orders"])
-    p_active = _corrected(tree_rows, expected.p_active, model.corrections["p_active"]).minimum(1.0)
-    quantiles = [
-        expected.has_order.choose(each.minimum(VALUE_MAX), 0.0)
-        for each in _quantiles(builder, tree_rows, model.intervals, value, p_active)
-    ]
-    return builder.model(dict(zip(OUTPUT_NAMES, (value, orders, p_active, *quantiles), strict=True)))
+    raw_value = _corrected(tree_rows, expected.value, model.corrections["value"]).minimum(VALUE_MAX)
+    raw_orders = _corrected(tree_rows, expected.orders, model.corrections["orders"])
+    raw_active = _corrected(tree_rows, expected.p_active, model.corrections["p_active"]).minimum(1.0)
+    known_value = _calibrated(raw_value, model.curves["value"]).minimum(VALUE_MAX)
+    p_active = _calibrated(raw_active, model.curves["p_active"]).minimum(1.0)
+    orders = _calibrated(raw_orders, model.curves["orders"]).maximum(p_active)
+    value = known_value if model.factor is None else (raw_value * model.factor).minimum(VALUE_MAX)
+    quantiles = [each.minimum(VALUE_MAX) for each in _quantiles(model.intervals, known_value, orders, p_active)]
+    next_order = model.horizon_days / (1.0 + (orders / p_active.maximum(PROBABILITY_MIN)).maximum(1.0))
+    columns = (value, orders, p_active, *quantiles, next_order)
+    return builder.model(
+        {name: expected.has_order.choose(each, 0.0) for name, each in zip(OUTPUT_NAMES, columns, strict=True)}
+    )
+
+
+def _calibrated(predicted: Tensor, curve: Curve | None) -> Tensor:
+    if curve is None:
+        return predicted
+    log = predicted.maximum(PREDICTION_MIN).log()
+    return predicted * log.interpolated(curve.log_predictions, curve.log_factors).exp()
 
 
 def _corrected(tree_rows: Tensor, expected: Tensor, correction: Correction) -> Tensor:
@@ -66,33 +79,26 @@ def _trees(tree_rows: Tensor, trees: HistGradientBoostingRegressor) -> Tensor:
     return tree_rows.graph.embed(converted, tree_rows)
 
 
-def _quantiles(
-    builder: GraphBuilder, tree_rows: Tensor, intervals: Intervals, value: Tensor, p_active: Tensor
-) -> list[Tensor]:
+def _quantiles(intervals: Intervals, value: Tensor, orders: Tensor, p_active: Tensor) -> list[Tensor]:
+    """intervals.Intervals.quantiles."""
     p = p_active.maximum(PROBABILITY_MIN)
     if_active = value / p
+    log_orders = (orders / p).maximum(1.0).log()
+    groups = np.eye(len(intervals.log_orders))
+    shares = [log_orders.interpolated(intervals.log_orders, each) for each in groups]
     found = []
     for level in LEVELS:
         among_active = (level - (1.0 - p)) / p
-        ratio = _interpolated(builder, among_active, intervals.spread)
-        quantile = among_active.above(0.0).choose(if_active * ratio, 0.0)
-        if intervals.trees is not None and intervals.weight > 0:
-            tree_ratio = _trees(tree_rows, intervals.trees[level]).maximum(0.0).minimum(QUANTILE_RATIO_MAX)
-            quantile = (1 - intervals.weight) * quantile + intervals.weight * (value * tree_ratio)
-        found.append(quantile)
+        ratio = None
+        for share, spread in zip(shares, intervals.spreads, strict=True):
+            part = share * among_active.interpolated(SPREAD_LEVELS, spread)
+            ratio = part if ratio is None else ratio + part
+        assert ratio is not None
+        found.append(among_active.above(0.0).choose(if_active * ratio, 0.0))
     first, second, third = found
     low, high = first.minimum(second), first.maximum(second)
     middle = high.minimum(third)
     return [low.minimum(middle), low.maximum(middle), high.maximum(third)]
-
-
-def _interpolated(builder: GraphBuilder, place: Tensor, spread: tuple[float, ...]) -> Tensor:
-    """np.interp(place, SPREAD_LEVELS, spread): a sum of ramps, one a segment."""
-    starts, widths = np.array(SPREAD_LEVELS[:-1]), np.diff(SPREAD_LEVELS)
-    slopes = np.diff(spread) / widths
-    fill = -len(starts) % LANES
-    row = [builder.constant(np.append(each, np.zeros(fill))) for each in (starts, widths, slopes)]
-    return ((place - row[0]).maximum(0.0).minimum(row[1]) * row[2]).row_sum() + spread[0]
 
 
 class GraphDiffers(KnownProblem):

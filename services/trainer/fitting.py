@@ -1,38 +1,51 @@
-"""Fitting the whole model from a history that ends at a cutoff: which windows of the past teach it, which one chooses,
-and what it falls back to. It must never look at anything from the cutoff on, and never hide a fallback.
+"""Fitting the whole model from a history that ends at a cutoff: what it is made of, what the windows of the past taught
+it, and what it falls back to. It must never look at anything from the cutoff on, and never hide a fallback.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domain.btyd import NotEnoughRepeatBuyers
-from domain.metrics import mean_absolute_error, root_mean_squared_error
+from domain.metrics import area_under_roc
 from domain.rfm_scores import Quintiles
+from domain.season import HISTORY_DAYS_MIN, Season
 from services.runtime.shutdown import KnownProblem
-from services.trainer import corrections, intervals
-from services.trainer.corrections import NO_CORRECTION, TARGETS, Correction, Window, log_loss
+from services.trainer import corrections
+from services.trainer.calibration import Curve, Sample, Trial, balance, curve, fit_log_factors, level
+from services.trainer.corrections import NO_CORRECTION, TARGETS, Correction, Window, log_loss, value_measures
 from services.trainer.history import History, TrainingSet
-from services.trainer.intervals import Intervals, choose_interval_weight, fit_quantile_trees, fit_spread
-from services.trainer.structural import FITS, Structural, fit_structural, mean_structural
-from services.trainer.value_model import ValueModel
+from services.trainer.intervals import Intervals, Seen, assumed_intervals, fit_intervals
+from services.trainer.leakage import training_sets
+from services.trainer.progress import Progress
+from services.trainer.structural import (
+    ACTIVITY,
+    FITS,
+    Structural,
+    find_season,
+    fit_structural,
+    mean_structural,
+)
+from services.trainer.value_model import Raw, ValueModel
+from services.trainer.windows import WINDOW_DAYS_MIN, Plan, plan_windows
+
+__all__ = ["WINDOW_DAYS_MIN", "FittedModel", "Objective", "fit_model", "without_trees"]
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str], None]
+Objective = Literal["balanced", "totals"]
+"""balanced: no measure behind Pareto/NBD's; totals: the expected values add up to what is expected of the shop."""
 
-WINDOW_SHARE = 5
-"""A window of the past is at most one part in so many of the training period, so that several fit into it."""
-WINDOW_DAYS_MIN = 7
-FIT_WINDOWS_MAX = 3
-FIT_WINDOWS_MIN = 2
-"""From a single window, trees cannot tell what lasts from what was peculiar to its days: on CDNOW their corrections
-then passed the next window and spoilt the one after it (RMSE +10 %)."""
+REFERENCE = "Pareto/NBD"
+"""The purchase model that is used, and that the whole model is held against, unless another one errs clearly less."""
+FAMILY_GAIN_MIN = 0.005
+TREE_WINDOWS_MIN = 3
+"""From fewer windows trees cannot tell what lasts from what was peculiar to a few days."""
 LATER_ACTIVE_ROWS_MIN = 150
 """Fewest customers who order in the window that chooses a weight."""
-ALMOST_NEVER = (0.0,) * len(intervals.SPREAD_LEVELS)
+CALIBRATION_ACTIVE_ROWS_MIN = 100
+"""Fewest customers who order in all windows together for factors on predictions to be read from them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,181 +60,259 @@ class FittedModel:
     fallbacks: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Origins in days since 1970; every window is `days` long and ends at the cutoff or before."""
-
-    days: int
-    later: int | None
-    """The window that chooses: the last that fits."""
-    fitted: tuple[int, ...]
-    """Windows that end where the later one begins, or before; ascending."""
-
-
-def plan_windows(first_day: int, cutoff_day: int, horizon_days: int) -> Windows:
-    """Windows as long as the horizon, or as a share of a short training period; none where even that is too short."""
-    period = cutoff_day - first_day
-    days = min(horizon_days, period // WINDOW_SHARE)
-    if days < WINDOW_DAYS_MIN:
-        return Windows(days, None, ())
-    later = cutoff_day - days
-    step = max(days // 2, 1)
-    origins = [later - days - step * back for back in range(FIT_WINDOWS_MAX)]
-    return Windows(days, later, tuple(sorted(origin for origin in origins if origin - first_day >= days)))
-
-
-def fit_model(history: History, cutoff_day: int, horizon_days: int, progress: Progress) -> FittedModel:
+def fit_model(
+    history: History, cutoff_day: int, horizon_days: int, progress: Progress, objective: Objective = "balanced"
+) -> FittedModel:
     """Fit on what happened before cutoff_day (days since 1970, UTC). Raises KnownProblem if nobody had ordered then."""
     history = history.until(cutoff_day)
-    fallbacks: list[str] = []
     if not len(history):
         raise KnownProblem("there is no valid order before the cutoff: choose a later --cutoff")
     plan = plan_windows(history.first_day, cutoff_day, horizon_days)
-    origins = [*plan.fitted, *([] if plan.later is None else [plan.later])]
-    progress(f"features as of {1 + len(origins)} days")
-    sets = history.training_sets([(cutoff_day, 0), *((origin, plan.days) for origin in origins)])
+    progress(f"features as of {1 + len(plan.windows)} days")
+    sets = training_sets(history, [(cutoff_day, 0), *plan.windows])
     if not len(sets[0]):
         raise KnownProblem("there is no valid order before the cutoff: choose a later --cutoff")
     quintiles = sets[0].fit_quintiles()
-    known, *windows = (each.with_quintiles(quintiles) for each in sets)
-    if plan.later is None:
-        fallbacks.append(f"only {cutoff_day - history.first_day} days of history: no earlier window to learn from")
-    progress("purchase models")
-    name, candidates = _choose_purchase_model(windows[-1] if plan.later is not None else None, known)
-    structural = _structural(known, windows, name, fallbacks)
-    choices: dict[str, Any] = {
-        "structural": structural.name,
-        "purchase_model_candidates": candidates,
-        "window_days": plan.days,
-        "fit_windows": len(plan.fitted),
-    }
-    usable = _windows(windows, structural, fallbacks)
-    progress("corrections")
-    fitted = _corrections(usable, choices, fallbacks)
-    interval = _intervals(usable, plan.days == horizon_days, choices, fallbacks)
-    model = ValueModel(horizon_days, structural, fitted, interval)
-    return FittedModel(model, known, quintiles, choices, fallbacks)
-
-
-def _choose_purchase_model(
-    later: TrainingSet | None, known: TrainingSet
-) -> tuple[str | None, dict[str, dict[str, float]]]:
-    """The model whose fit at the later origin erred least in the window, and the errors of each.
-
-    Least is the mean, over MAE and RMSE of the value and the log score of ordering, of the error relative to the best
-    candidate's. Without such a window, the highest log-likelihood. None if no model can be fitted."""
-    errors: dict[str, dict[str, float]] = {}
-    for name in FITS:
-        try:
-            errors[name] = _in_sample(known, name) if later is None else _window_errors(later, name)
-        except (NotEnoughRepeatBuyers, ValueError):
-            continue
-    if not errors:
-        return (None, {}) if later is None else _choose_purchase_model(None, known)
-    best = {kind: min(each[kind] for each in errors.values()) for kind in next(iter(errors.values()))}
-
-    def relative(name: str) -> float:
-        return float(np.mean([error - best[kind] if best[kind] < 0 else error / (best[kind] or 1.0)
-                              for kind, error in errors[name].items()]))  # fmt: skip
-
-    return min(errors, key=relative), errors
-
-
-def _in_sample(known: TrainingSet, name: str) -> dict[str, float]:
-    fit = fit_structural(known, name).fit
-    assert fit is not None
-    return {"negative_log_likelihood": -fit.log_likelihood / fit.customers}
-
-
-def _window_errors(later: TrainingSet, name: str) -> dict[str, float]:
-    expected = fit_structural(later, name).expect(later.features, later.horizon_days)
-    value, active = later.known_targets.value, later.known_targets.active
-    return {
-        "mae": mean_absolute_error(value, expected.value),
-        "rmse": root_mean_squared_error(value, expected.value),
-        "log_score": log_loss(active, expected.p_active),
-    }
-
-
-def _structural(known: TrainingSet, windows: list[TrainingSet], name: str | None, fallbacks: list[str]) -> Structural:
-    if name is not None:
-        try:
-            structural = fit_structural(known, name)
-        except (NotEnoughRepeatBuyers, ValueError):
-            pass
-        else:
-            if structural.spend is None:
-                fallbacks.append("too few repeat buyers for a spend model: everybody is expected to spend the mean")
-            return structural
-    fallbacks.append(
-        "too few repeat buyers for a purchase model: everybody is expected to do what the mean customer did"
-    )
-    return mean_structural(windows, known)
+    known, *past = (each.with_quintiles(quintiles) for each in sets)
+    fitting = _Fitting(history, known, horizon_days, plan, progress, objective)
+    model = fitting.fit([each for each in past if len(each)])
+    return FittedModel(model, known, quintiles, fitting.choices, fitting.fallbacks)
 
 
 def without_trees(fitted: FittedModel, why: str) -> FittedModel:
     """The same model with nothing left of its trees, and a fallback that says why."""
-    model = fitted.model
-    plain = replace(
-        model, corrections=dict.fromkeys(TARGETS, NO_CORRECTION), intervals=Intervals(model.intervals.spread)
-    )
-    choices = fitted.choices | {"correction_weights": dict.fromkeys(TARGETS, 0.0), "interval_tree_weight": 0.0}
+    plain = replace(fitted.model, corrections=dict.fromkeys(TARGETS, NO_CORRECTION))
+    choices = fitted.choices | {"correction_weights": dict.fromkeys(TARGETS, 0.0)}
     return replace(fitted, model=plain, choices=choices, fallbacks=[*fitted.fallbacks, why])
 
 
-def _windows(windows: list[TrainingSet], structural: Structural, fallbacks: list[str]) -> list[Window]:
-    """Each window with the structural model as it would have been fitted at its origin."""
-    found = []
-    for window in windows:
-        if structural.orders is None:
-            found.append(Window(window, structural))
-            continue
-        try:
-            found.append(Window(window, fit_structural(window, structural.name)))
-        except (NotEnoughRepeatBuyers, ValueError):
-            fallbacks.append(
-                f"too few repeat buyers {window.horizon_days} days or more before the end: a window left out"
+class _Fitting:
+    """One fit, step by step; `choices` and `fallbacks` grow as it goes."""
+
+    def __init__(
+        self, history: History, known: TrainingSet, horizon_days: int, plan: Plan, progress: Progress, objective: str
+    ) -> None:
+        self._history, self._known, self._horizon_days = history, known, horizon_days
+        self._plan, self._progress, self._objective = plan, progress, objective
+        self.choices: dict[str, Any] = {
+            "objective": objective,
+            "window_days": [days for _, days in plan.windows],
+            "windows_as_long_as_the_horizon": plan.full,
+        }
+        self.fallbacks: list[str] = []
+
+    def fit(self, past: list[TrainingSet]) -> ValueModel:
+        if not past:
+            self.fallbacks.append(
+                f"only {self._known.origin_day - self._history.first_day} days of history: no earlier window to "
+                "learn from"
             )
-    return found
-
-
-def _corrections(windows: list[Window], choices: dict[str, Any], fallbacks: list[str]) -> dict[str, Correction]:
-    """Trees are fitted to the earlier windows, weighted by the last, and fitted again to all of them."""
-    active = [int(window.happened("p_active").sum()) for window in windows]
-    enough = (
-        len(windows) > FIT_WINDOWS_MIN
-        and windows[0].structural.orders is not None
-        and sum(active[:-1]) >= corrections.ACTIVE_ROWS_MIN
-        and active[-1] >= LATER_ACTIVE_ROWS_MIN
-    )
-    choices["correction_weights"] = dict.fromkeys(TARGETS, 0.0)
-    if not enough:
-        fallbacks.append("too little history for tree corrections: the structural model stands alone")
-        return dict.fromkeys(TARGETS, NO_CORRECTION)
-    weights, losses = {}, {}
-    for target, trees in corrections.fit_trees(windows[:-1]).items():
-        weights[target], losses[target] = corrections.choose_weight(trees, windows[-1], target)
-    choices["correction_weights"] = weights
-    fitted = corrections.fit_trees(windows, [target for target in TARGETS if weights[target]])
-    found = {t: Correction(weights[t], fitted[t]) if t in fitted else NO_CORRECTION for t in TARGETS}
-    choices["correction_losses_relative"] = losses
-    return found
-
-
-def _intervals(windows: list[Window], full_horizon: bool, choices: dict[str, Any], fallbacks: list[str]) -> Intervals:
-    spread = fit_spread(windows)
-    choices["interval_tree_weight"] = 0.0
-    if spread is None:
-        fallbacks.append("too few customers ordered in earlier windows: quantiles are those of a constant spread")
-        return Intervals(
-            intervals.rising_from_nothing(np.interp(intervals.SPREAD_LEVELS, (0, 0.5, 1), (0.25, 0.8, 3.0)))
+        self._progress("season")
+        season = self._season()
+        self._progress("purchase models")
+        structural, windows = self._structural(past, season)
+        self._progress("corrections")
+        fixes = self._corrections(windows)
+        self._progress("calibration")
+        model = ValueModel(
+            self._horizon_days, structural, fixes, dict.fromkeys(TARGETS), assumed_intervals(), factor=1.0
         )
-    earlier = fit_spread(windows[:-1])
-    if not full_horizon or len(windows) < 2 or earlier is None or windows[0].structural.orders is None:
-        fallbacks.append("the training period is too short for quantile trees: quantiles from the structural model and "
-                         "the spread that was seen around it")  # fmt: skip
-        return Intervals(spread)
-    trees = fit_quantile_trees(windows[:-1])
-    weight, losses = choose_interval_weight(earlier, trees, windows[-1])
-    choices["interval_tree_weight"], choices["interval_losses_relative"] = weight, losses
-    return Intervals(spread, weight, fit_quantile_trees(windows)) if weight else Intervals(spread)
+        return self._calibrated(model, windows)
+
+    def _season(self) -> Season | None:
+        found = find_season(self._history.daily(), self._known)
+        self.choices["season"] = {
+            "found": found.season is not None,
+            "aic_gain": round(found.aic_gain, 1),
+            "overdispersion": round(found.overdispersion, 2),
+        }
+        days = self._known.origin_day - self._history.first_day
+        if days < HISTORY_DAYS_MIN:
+            self.fallbacks.append(f"only {days} days of history: no season can be told from it")
+        return found.season
+
+    # ------------------------------------------------------------ the structural model
+
+    def _structural(self, past: list[TrainingSet], season: Season | None) -> tuple[Structural, list[Window]]:
+        """The model as of the cutoff, and each window with the same model as it would have been fitted at its origin.
+
+        The season is the one known at the cutoff: a window is there to show what is left when the season is known.
+        """
+        errors = {name: found for name in FITS if (found := self._errors(past, name, season)) is not None}
+        self.choices["purchase_model_candidates"] = {name: round(error, 5) for name, error in errors.items()}
+        name = _best(errors)
+        structural = None if name is None else self._fitted(self._known, name, season)
+        if structural is None:
+            self.fallbacks.append(
+                "too few repeat buyers for a purchase model: everybody is expected to do what the mean customer did"
+            )
+            structural = mean_structural(past, self._known)
+            self.choices["structural"] = structural.name
+            return structural, [Window(each, structural) for each in past]
+        self.choices["structural"] = structural.name
+        if structural.spend is None:
+            self.fallbacks.append("too few repeat buyers for a spend model: everybody is expected to spend the mean")
+        windows = []
+        for each in past:
+            fitted = self._fitted(each, structural.name, season)
+            if fitted is None:
+                self.fallbacks.append(
+                    f"too few repeat buyers before the window of {each.horizon_days} days from day "
+                    f"{each.origin_day - self._history.first_day} of the history: left out"
+                )
+            else:
+                windows.append(Window(each, fitted))
+        return self._with_activity(structural, windows)
+
+    def _fitted(self, known: TrainingSet, name: str, season: Season | None) -> Structural | None:
+        try:
+            return fit_structural(known, name, season)
+        except (NotEnoughRepeatBuyers, ValueError):
+            return None
+
+    def _errors(self, past: list[TrainingSet], name: str, season: Season | None) -> float | None:
+        """Mean logarithm of all measures over the windows; without any, the negative log-likelihood per customer."""
+        found = []
+        for each in past:
+            fitted = self._fitted(each, name, season)
+            if fitted is None:
+                continue
+            expected, targets = fitted.expect(each.features, each.horizon_days), each.known_targets
+            measures = [
+                *value_measures(targets.value, expected.value),
+                log_loss(targets.active, expected.p_active),
+            ]
+            found.append(float(np.log(np.maximum(np.nan_to_num(measures, nan=1.0), 1e-9)).mean()))
+        if found:
+            return float(np.mean(found))
+        fitted = self._fitted(self._known, name, None)
+        return None if fitted is None or fitted.fit is None else -fitted.fit.log_likelihood / fitted.fit.customers
+
+    def _with_activity(self, structural: Structural, windows: list[Window]) -> tuple[Structural, list[Window]]:
+        """Both with the reading of p_active that told best, over the windows, who ordered."""
+        scores = {}
+        for activity in ACTIVITY:
+            read = [replace(each, structural=replace(each.structural, activity=activity)) for each in windows]
+            ranks = [area_under_roc(each.happened("p_active"), each.expected.p_active) for each in read]
+            known = [(rank, self._weight(each)) for rank, each in zip(ranks, read, strict=True) if rank == rank]
+            if known:
+                scores[activity] = sum(rank * weight for rank, weight in known) / sum(weight for _, weight in known)
+        best = max(scores, key=lambda each: scores[each]) if scores else 1.0
+        self.choices["activity"] = {f"{name:g}": round(score, 5) for name, score in scores.items()}
+        return replace(structural, activity=best), [
+            replace(each, structural=replace(each.structural, activity=best)) for each in windows
+        ]
+
+    def _weight(self, window: Window) -> float:
+        """Of a window: the more history it had before it, the more it is like the whole."""
+        first = self._history.first_day
+        return (window.known.origin_day - first + 1) / (self._known.origin_day - first + 1)
+
+    # ------------------------------------------------------------ trees
+
+    def _corrections(self, windows: list[Window]) -> dict[str, Correction]:
+        """Trees are fitted to the earlier windows, weighted by the last, and fitted again to all of them."""
+        active = [int(window.happened("p_active").sum()) for window in windows]
+        self.choices["correction_weights"] = dict.fromkeys(TARGETS, 0.0)
+        none = dict.fromkeys(TARGETS, NO_CORRECTION)
+        if not self._plan.full:
+            self.fallbacks.append(
+                "the history is shorter than three horizons: trees would have to guess what older customers do, so "
+                "there are none"
+            )
+            return none
+        enough = (
+            len(windows) >= TREE_WINDOWS_MIN
+            and windows[0].structural.orders is not None
+            and sum(active[:-1]) >= corrections.ACTIVE_ROWS_MIN
+            and active[-1] >= LATER_ACTIVE_ROWS_MIN
+        )
+        if not enough:
+            self.fallbacks.append("too little history for tree corrections: the structural model stands alone")
+            return none
+        weights, gains = {}, {}
+        for target, trees in corrections.fit_trees(windows[:-1]).items():
+            weights[target], gains[target] = corrections.choose_weight(trees, windows[-1], target)
+        self.choices["correction_weights"] = weights
+        self.choices["correction_gains"] = gains
+        fitted = corrections.fit_trees(windows, [target for target in TARGETS if weights[target]])
+        return {t: Correction(weights[t], fitted[t]) if t in fitted else NO_CORRECTION for t in TARGETS}
+
+    # ------------------------------------------------------------ calibration
+
+    def _calibrated(self, model: ValueModel, windows: list[Window]) -> ValueModel:
+        active = sum(float(window.happened("p_active").sum()) for window in windows)
+        raws = [
+            replace(model, structural=window.structural, horizon_days=window.known.horizon_days).raw(
+                window.known.features
+            )
+            for window in windows
+        ]
+        if not windows or active < CALIBRATION_ACTIVE_ROWS_MIN:
+            self.fallbacks.append(
+                "too few customers ordered in earlier windows: predictions are as the purchase model has them"
+            )
+            return replace(model, intervals=self._intervals(windows, list(raws)))
+        factors = {target: fit_log_factors(self._samples(windows, raws, target)) for target in TARGETS}
+        own = [{t: curve(factors[t], getattr(raw, t)) for t in TARGETS} for raw in raws]
+        known = [replace(model, curves=each).calibrated(raw) for each, raw in zip(own, raws, strict=True)]
+        intervals = self._intervals(windows, known)
+        population = model.raw(self._known.features)
+        curves: dict[str, Curve | None] = {t: curve(factors[t], getattr(population, t)) for t in TARGETS}
+        self.choices["log_factors"] = {t: [round(float(each), 4) for each in factors[t]] for t in TARGETS}
+        return replace(model, curves=curves, intervals=intervals, factor=self._factor(model, windows, raws, population))
+
+    def _samples(self, windows: list[Window], raws: list[Raw], target: str) -> list[Sample]:
+        return [
+            Sample(getattr(raw, target), window.happened(target), self._weight(window))
+            for window, raw in zip(windows, raws, strict=True)
+        ]
+
+    def _intervals(self, windows: list[Window], known: list[Raw]) -> Intervals:
+        seen = [
+            Seen(raw.value, raw.orders, raw.p_active, window.happened("value"), window.happened("p_active"))
+            for window, raw in zip(windows, known, strict=True)
+        ]
+        found = fit_intervals(seen)
+        if found is None:
+            self.fallbacks.append("too few customers ordered in earlier windows: quantiles are those of a usual spread")
+            return assumed_intervals()
+        return found
+
+    def _factor(self, model: ValueModel, windows: list[Window], raws: list[Raw], population: Raw) -> float | None:
+        """What expected_value is the raw value times: see calibration.balance(). None: the calibrated curve itself."""
+        found = level(self._samples(windows, raws, "value"))
+        self.choices["level"] = {
+            "ratio": round(float(np.exp(found.log_ratio)), 4),
+            "of_each_window": [round(float(np.exp(each)), 4) for each in found.log_ratios],
+            "believed": round(found.kept, 4),
+        }
+        if self._objective == "totals":
+            return None
+        baseline = self._fitted(self._known, REFERENCE, None) or model.structural
+        of_baseline = float(baseline.expect(self._known.features, self._horizon_days).value.sum())
+        calibrated = float(population.value.sum()) * float(np.exp(found.log_ratio))
+        above = calibrated / of_baseline if of_baseline > 0 else 1.0
+        chosen = balance([self._trial(window, raw) for window, raw in zip(windows, raws, strict=True)], above)
+        self.choices["balance"] = {
+            "calibrated_total_by_baseline": round(above, 4),
+            "share_of_calibrated_total": round(chosen.share, 4),
+            "mae_change": round(chosen.mae_change, 5),
+            "rmse_change": round(chosen.rmse_change, 5),
+        }
+        return float(np.exp(found.log_ratio) * chosen.share)
+
+    def _trial(self, window: Window, raw: Raw) -> Trial:
+        baseline = self._fitted(window.known, REFERENCE, None) or window.structural
+        expected = baseline.expect(window.known.features, window.known.horizon_days).value
+        return Trial(expected, raw.value, window.happened("value"), self._weight(window))
+
+
+def _best(errors: dict[str, float]) -> str | None:
+    """REFERENCE, unless another errs less by FAMILY_GAIN_MIN (of the logarithm, so about half a percent)."""
+    if not errors:
+        return None
+    best = min(errors, key=lambda name: errors[name])
+    if REFERENCE in errors and errors[REFERENCE] - errors[best] < FAMILY_GAIN_MIN:
+        return REFERENCE
+    return best

@@ -76,6 +76,26 @@ class Tensor:
         """Natural logarithm, the same bits in every batch."""
         return self._function("Log")
 
+    def sqrt(self) -> "Tensor":
+        """Square root: correctly rounded, so the same bits in every batch."""
+        return self.graph.node("Sqrt", self, columns=self.columns)
+
+    def floor(self) -> "Tensor":
+        """Largest integer that is no larger."""
+        return self.graph.node("Floor", self, columns=self.columns)
+
+    def interpolated(self, places: ArrayLike, values: ArrayLike) -> "Tensor":
+        """np.interp(self, places, values) of a column (n, 1): the first value and a sum of ramps, one a segment.
+
+        places: ascending; a single one means a constant."""
+        x, y = np.asarray(places, dtype=np.float64), np.asarray(values, dtype=np.float64)
+        if len(x) == 1:
+            return 0.0 * self + float(y[0])
+        width = np.diff(x)
+        slope = np.divide(np.diff(y), width, out=np.zeros_like(width), where=width > 0)
+        rows = [self.graph.constant(np.append(each, np.zeros(-len(width) % LANES))) for each in (x[:-1], width, slope)]
+        return ((self - rows[0]).maximum(0.0).minimum(rows[1]) * rows[2]).row_sum() + float(y[0])
+
     def _function(self, kind: str) -> "Tensor":
         if self.columns % LANES == 0:
             return self.graph.node(kind, self, columns=self.columns)

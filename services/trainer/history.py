@@ -1,26 +1,45 @@
 """Point-in-time training sets: what was known of each customer before a day, and what that customer did in the days
 from then on. It must never let an event of the day itself, or a later one, into the features.
+
+Customers are kept as packed states and unpacked a chunk at a time: memory grows with the orders' packed size alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.customer import DAY_MS, CustomerState, apply
+from domain.customer import (
+    CANCELLATION,
+    DAY_MS,
+    ORDER,
+    REFUND,
+    CustomerState,
+    Profile,
+    canonical,
+    has_ordered,
+    known_before,
+)
 from domain.features import ENGINEERED, FEATURE_NAMES, INPUT_NAMES, FeatureRows, engineer, features
+from domain.outcomes import outcomes
 from domain.purchases import purchases
 from domain.rfm_scores import Quintiles, fit_quintiles, score_high_is_good
-from services.trainer.judged_rows import JudgedRows
+from services.trainer.progress import Progress, silent
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+CHUNK_CUSTOMERS = 5000
+"""Customers unpacked at a time."""
 _RECENCY, _FREQUENCY, _MONETARY = (FEATURE_NAMES.index(name) for name in ("recency_days", "frequency", "monetary"))
 _FREQUENCY_SCORE_INPUT = INPUT_NAMES.index("frequency_score")
 _ANY_QUINTILES = Quintiles((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(CustomerState)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,67 +93,89 @@ class TrainingSet:
         return self.targets
 
 
-class History:
-    """The valid events before a day, by time. Built once; every training set is a replay of it."""
+@dataclass(frozen=True, eq=False)
+class Daily:
+    """The whole shop day by day, from its first event to the last day that is known; arrays of shape (days,)."""
 
-    def __init__(self, judged: JudgedRows, before_day: int, minor_per_major: int) -> None:
-        """Raises nothing: no events are an empty history."""
+    day: Ints
+    """Days since 1970 (UTC), without a gap."""
+    orders: Ints
+    """Orders placed that day that count."""
+    value: Floats
+    """Their net value, less refunds without an order that day; major units."""
+    new_customers: Ints
+    """Customers whose first order that counts it was."""
+
+
+class History:
+    """What is known of each customer before a day. Nothing of that day or later is reachable from it."""
+
+    def __init__(self, customers: Iterable[tuple[str, CustomerState]], before_day: int, minor_per_major: int) -> None:
+        """customers: each once, in any order; what happened on before_day (days since 1970, UTC) or later is left out.
+
+        Raises nothing: no events are an empty history. Raises ValueError if a customer comes twice.
+        """
         self.before_day = before_day
         self.minor_per_major = minor_per_major
-        kept = np.flatnonzero(judged.valid & (judged.at_ms < before_day * DAY_MS))
-        # By content, not by place in the file: the same rows in another order are the same history.
-        keys = [judged.refund_ids, judged.order_ids, judged.amount_minor, judged.customer_ids, judged.at_ms]
-        order = sorted(kept.tolist(), key=lambda row: tuple(column[row] for column in reversed(keys)))
-        self.customer_ids = tuple(sorted(set(judged.customer_ids[kept].tolist())))
-        place = {customer: index for index, customer in enumerate(self.customer_ids)}
-        events = dict(judged.events()) if len(kept) else {}
-        self._events = [events[row] for row in order]
-        self._owner = [place[judged.customer_ids[row]] for row in order]
-        self._day = judged.at_ms[np.array(order, dtype=np.int64)] // DAY_MS if order else np.zeros(0, dtype=np.int64)
+        packed: dict[str, bytes] = {}
+        self._count, first_ms = 0, None
+        for customer, state in customers:
+            if customer in packed:
+                raise ValueError(f"customer {customer!r} comes twice")
+            known = _settled(known_before(state, before_day))
+            times = _times(known)
+            if times:
+                packed[customer] = _encoder.encode(known)
+                self._count += len(times) + sum(total.orders - 1 for total in known.folded.values())
+                first_ms = min(times) if first_ms is None else min(first_ms, *times)
+        self._first_ms = first_ms
+        self.customer_ids = tuple(sorted(packed))
+        self._packed = [packed.pop(customer) for customer in self.customer_ids]
 
     def __len__(self) -> int:
-        return len(self._events)
+        """Orders, refunds and cancellations, each once."""
+        return self._count
 
     @property
     def first_day(self) -> int:
         """Day of the first event. Raises ValueError without events."""
-        if not len(self._day):
+        if self._first_ms is None:
             raise ValueError("an empty history has no first day")
-        return int(self._day[0])
+        return self._first_ms // DAY_MS
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the events, hexadecimal: the same for the same rows in any file format and order."""
+        """SHA-256 over all that is known, hexadecimal: the same for the same events from any source in any order."""
         digest = sha256()
-        for owner, event in zip(self._owner, self._events, strict=True):
-            digest.update(f"{self.customer_ids[owner]!r} {event!r}\n".encode())
+        for customer, packed in zip(self.customer_ids, self._packed, strict=True):
+            name = customer.encode()
+            digest.update(b"%d %d\n" % (len(name), len(packed)) + name + packed)
         return digest.hexdigest()
 
     def until(self, day: int) -> "History":
         """The same history as it was known before `day`: nothing later is reachable from it."""
-        earlier = object.__new__(History)
-        earlier.before_day = min(day, self.before_day)
-        earlier.minor_per_major = self.minor_per_major
-        count = int(np.searchsorted(self._day, day))
-        earlier.customer_ids = self.customer_ids
-        earlier._events, earlier._owner, earlier._day = self._events[:count], self._owner[:count], self._day[:count]
-        return earlier
+        if day >= self.before_day:
+            return self
+        return History(self.customers(), day, self.minor_per_major)
 
-    def states(self, days: Sequence[int]) -> Iterator[tuple[int, list[CustomerState]]]:
-        """For each of the ascending days, the states of all customers from the events before that day alone.
+    def customers(self) -> Iterator[tuple[str, CustomerState]]:
+        """Each customer's state as it is known, sorted by id. Changing it changes nothing here."""
+        return zip(self.customer_ids, map(_decoder.decode, self._packed), strict=True)
 
-        The states change when the iteration goes on.
-        """
-        states = [CustomerState() for _ in self.customer_ids]
-        done = 0
-        for day in days:
-            until = int(np.searchsorted(self._day, day))
-            for owner, event in zip(self._owner[done:until], self._events[done:until], strict=True):
-                apply(states[owner], event)
-            done = max(done, until)
-            yield day, states
+    def daily(self) -> Daily:
+        """Orders, value and new customers of each day. Raises ValueError without events."""
+        first, days = self.first_day, max(self.before_day - self.first_day, 0)
+        orders, minor, new = (np.zeros(days, dtype=np.int64) for _ in range(3))
+        for _, states in self._chunks():
+            found, loose = purchases(states, [self.before_day - 1] * len(states))
+            np.add.at(orders, found.day - first, found.orders)
+            np.add.at(minor, found.day - first, found.net)
+            np.subtract.at(minor, loose.day - first, loose.minor)
+            # Sorted by customer, then day.
+            np.add.at(new, found.day[np.unique(found.owner, return_index=True)[1]] - first, 1)
+        return Daily(np.arange(first, first + days), orders, minor / self.minor_per_major, new)
 
-    def training_sets(self, windows: Sequence[tuple[int, int]]) -> list[TrainingSet]:
+    def training_sets(self, windows: Sequence[tuple[int, int]], progress: Progress = silent) -> list[TrainingSet]:
         """A set for each (origin day, horizon in days), in that order; horizon 0 means no targets.
 
         Features are as of the origin day, from the events before it; targets from the events before the window's end.
@@ -143,40 +184,81 @@ class History:
         for origin, horizon in windows:
             if origin + horizon > self.before_day:
                 raise ValueError(f"day {origin} + {horizon} days is after day {self.before_day}, the history's end")
-        rows: dict[int, tuple[list[int], FeatureRows]] = {}
-        targets: dict[tuple[int, int], Targets] = {}
-        days = {origin for origin, _ in windows} | {origin + horizon for origin, horizon in windows}
-        for day, states in self.states(sorted(days)):
-            if any(origin == day for origin, _ in windows):
-                rows[day] = self._rows(states, day)
-            for origin, horizon in windows:
-                if horizon and origin + horizon == day:
-                    known = [states[customer] for customer in rows[origin][0]]
-                    targets[origin, horizon] = _targets(known, origin, day, self.minor_per_major)
-        return [
-            TrainingSet(
-                origin,
-                horizon,
-                tuple(self.customer_ids[customer] for customer in rows[origin][0]),
-                rows[origin][1].inputs,
-                rows[origin][1].features,
-                targets.get((origin, horizon)),
-            )
-            for origin, horizon in windows
-        ]
+        built: dict[tuple[int, int], list[TrainingSet]] = {window: [] for window in windows}
+        for start, states in self._chunks():
+            ids = self.customer_ids[start : start + len(states)]
+            for part in training_rows(ids, states, list(built), self.minor_per_major):
+                built[part.origin_day, part.horizon_days].append(part)
+            progress("customers as of each origin", start + len(states), len(self.customer_ids))
+        joined = {window: _joined(window, built.pop(window)) for window in list(built)}  # never all of it twice
+        return [joined[window] for window in windows]
 
-    def _rows(self, states: Sequence[CustomerState], day: int) -> tuple[list[int], FeatureRows]:
-        customers = [customer for customer, state in enumerate(states) if state.orders or state.folded]
-        known = [states[customer] for customer in customers]
-        return customers, features(known, [day] * len(known), _ANY_QUINTILES, self.minor_per_major)
+    def _chunks(self) -> Iterator[tuple[int, list[CustomerState]]]:
+        for start in range(0, len(self._packed), CHUNK_CUSTOMERS):
+            yield start, [_decoder.decode(packed) for packed in self._packed[start : start + CHUNK_CUSTOMERS]]
+
+
+def training_rows(
+    customer_ids: Sequence[str],
+    states: Sequence[CustomerState],
+    windows: Iterable[tuple[int, int]],
+    minor_per_major: int,
+) -> Iterator[TrainingSet]:
+    """For each (origin day, horizon in days), the rows of those of the customers who had ordered before the origin.
+
+    states: all that is known, of the window and after it too. Order and neighbours of a customer do not matter.
+    """
+    by_origin: dict[int, list[int]] = {}
+    for origin, horizon in windows:
+        by_origin.setdefault(origin, []).append(horizon)
+    for origin, horizons in by_origin.items():
+        before = [known_before(state, origin) for state in states]
+        there = [place for place, state in enumerate(before) if has_ordered(state)]
+        known = [before[place] for place in there]
+        rows = features(known, [origin] * len(known), _ANY_QUINTILES, minor_per_major) if known else _NO_ROWS
+        ids = tuple(customer_ids[place] for place in there)
+        for horizon in horizons:
+            targets = _targets([states[place] for place in there], origin, origin + horizon, minor_per_major)
+            yield TrainingSet(origin, horizon, ids, rows.inputs, rows.features, targets if horizon else None)
+
+
+_NO_ROWS = FeatureRows(np.zeros((0, len(INPUT_NAMES))), np.zeros((0, len(FEATURE_NAMES))))
+
+
+def _joined(window: tuple[int, int], parts: Sequence[TrainingSet]) -> TrainingSet:
+    ids = tuple(customer for part in parts for customer in part.customer_ids)
+    inputs = np.concatenate([_NO_ROWS.inputs, *(part.inputs for part in parts)])
+    rows = np.concatenate([_NO_ROWS.features, *(part.features for part in parts)])
+    targets = None
+    if window[1]:
+        none = np.zeros(0)
+        orders = np.concatenate([none, *(part.known_targets.orders for part in parts)])
+        targets = Targets(orders, np.concatenate([none, *(part.known_targets.value for part in parts)]))
+    return TrainingSet(*window, ids, inputs, rows, targets)
 
 
 def _targets(states: Sequence[CustomerState], origin: int, end: int, minor_per_major: int) -> Targets:
-    found, loose = purchases(states, [end - 1] * len(states))
-    orders, minor = np.zeros(len(states), dtype=np.int64), np.zeros(len(states), dtype=np.int64)
-    inside = found.day >= origin
-    np.add.at(orders, found.owner[inside], found.orders[inside])
-    np.add.at(minor, found.owner[inside], found.net[inside])
-    inside = loose.day >= origin
-    np.subtract.at(minor, loose.owner[inside], loose.minor[inside])
-    return Targets(orders.astype(np.float64), minor / minor_per_major)
+    found = outcomes(states, [origin] * len(states), [end] * len(states))
+    return Targets(found.orders.astype(np.float64), found.minor / minor_per_major)
+
+
+def _settled(state: CustomerState) -> CustomerState:
+    """What is known, without how it came to be known: equal, byte by byte, for the same events from any source."""
+    fresh, profile = CustomerState(), state.profile
+    return msgspec.structs.replace(
+        canonical(state),
+        profile=Profile(0, profile.birth_year) if profile is not None and profile.birth_year is not None else None,
+        folded=dict(sorted(state.folded.items())),
+        folded_through_day=fresh.folded_through_day,
+        folded_ids=fresh.folded_ids,
+    )
+
+
+def _times(state: CustomerState) -> list[int]:
+    """When each thing that the state knows of happened, epoch milliseconds; of a folded day its beginning."""
+    return [
+        *(at_ms for _, at_ms, _ in ORDER.iter_unpack(state.orders)),
+        *(at_ms for _, _, at_ms, _ in REFUND.iter_unpack(state.refunds)),
+        *(at_ms for _, at_ms in CANCELLATION.iter_unpack(state.cancelled)),
+        *(day * DAY_MS for day in state.folded),
+    ]

@@ -2,106 +2,104 @@
 the spread that was seen around it. It must never give a quantile below 0 or two quantiles in the wrong order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingRegressor
-
-from services.trainer.corrections import (
-    WEIGHTS,
-    Window,
-    fit_exactly,
-    new_trees,
-    shown,
-    tree_features,
-)
 
 Floats = NDArray[np.float64]
 
 LEVELS = (0.1, 0.5, 0.9)
 SPREAD_LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 PROBABILITY_MIN = 1e-6
-QUANTILE_RATIO_MAX = 50.0
+GROUPS_MAX = 5
+GROUP_ROWS_MIN = 60
+"""Customers who ordered behind one group's spread: its outer quantiles are read from a few of them."""
 ACTIVE_ROWS_MIN = 30
+_ASSUMED = np.interp(SPREAD_LEVELS, (0, 0.5, 1), (0.0, 0.8, 3.0))
 
 
-@dataclass(frozen=True, eq=False)
+class Seen(NamedTuple):
+    """A window of the past: what was predicted for n customers, arrays (n,), and what came."""
+
+    value: Floats
+    """Expected value, calibrated."""
+    orders: Floats
+    p_active: Floats
+    happened: Floats
+    active: Floats
+
+
+@dataclass(frozen=True)
 class Intervals:
-    """`spread`: quantiles, at SPREAD_LEVELS, of value ÷ expected value among customers who ordered; ascending, ≥ 0.
+    """The spread of value around its expectation, both given an order, by how many orders are then expected.
 
-    `trees` by level give quantiles of value ÷ expectation; they count with `weight`, the spread with 1 − weight.
+    Few orders spread as single baskets do, many average out. `spreads`: for each group its quantiles of value ÷
+    expectation at SPREAD_LEVELS, ascending from 0; `log_orders`: the group's place, ascending. Between two places the
+    spread is a straight line between theirs.
     """
 
-    spread: tuple[float, ...]
-    weight: float = 0.0
-    trees: Mapping[float, HistGradientBoostingRegressor] | None = None
+    log_orders: tuple[float, ...]
+    spreads: tuple[tuple[float, ...], ...]
 
-    def quantiles(self, matrix: Floats, value: Floats, p_active: Floats) -> Floats:
-        """Shape (n, len(LEVELS)), ascending in each row, for expectations of shape (n,)."""
+    def quantiles(self, value: Floats, orders: Floats, p_active: Floats) -> Floats:
+        """Shape (n, len(LEVELS)), ascending in each row, for expectations of shape (n,).
+
+        The quantile of the mixture of nothing, with probability 1 − p, and the spread: at level q it is 0 up to
+        q = 1 − p, then the spread's quantile at (q − 1 + p) / p.
+        """
         p = np.maximum(p_active, PROBABILITY_MIN)
-        found = np.column_stack([self._by_spread(level, value, p) for level in LEVELS])
-        if self.trees is not None and self.weight > 0:
-            rows = tree_features(matrix)
-            ratios = np.column_stack([self.trees[level].predict(rows) for level in LEVELS])
-            bounded = np.clip(ratios, 0.0, QUANTILE_RATIO_MAX)
-            found = (1 - self.weight) * found + self.weight * (value[:, None] * bounded)
-        return np.sort(found, axis=1)
+        if_active = value / p
+        shares = self.shares(log_orders_if_active(orders, p))
+        found = [if_active * self._ratio((level - (1 - p)) / p, shares) for level in LEVELS]
+        return np.sort(np.column_stack(found), axis=1)
 
-    def _by_spread(self, level: float, value: Floats, p: Floats) -> Floats:
-        among_active = (level - (1 - p)) / p
-        ratio = np.interp(among_active, SPREAD_LEVELS, self.spread)
-        return np.where(among_active > 0, value / p * ratio, 0.0)
+    def shares(self, log_orders: Floats) -> Floats:
+        """How much each group counts for each row, (n, groups); rows sum to 1."""
+        one = np.eye(len(self.log_orders))
+        return np.column_stack([np.interp(log_orders, self.log_orders, each) for each in one])
+
+    def _ratio(self, among_active: Floats, shares: Floats) -> Floats:
+        each = np.column_stack([np.interp(among_active, SPREAD_LEVELS, spread) for spread in self.spreads])
+        return np.where(among_active > 0, (shares * each).sum(axis=1), 0.0)
 
 
-def fit_spread(windows: Sequence[Window]) -> tuple[float, ...] | None:
-    """The spread over all windows; None if too few customers ordered in them."""
-    ratios = []
+def log_orders_if_active(orders: Floats, p_active: Floats) -> Floats:
+    """Log of the expected orders of a customer who orders at all: at least 0. Shape (n,)."""
+    return np.asarray(np.log(np.maximum(orders / np.maximum(p_active, PROBABILITY_MIN), 1.0)), dtype=np.float64)
+
+
+def fit_intervals(windows: Sequence[Seen]) -> Intervals | None:
+    """The spread over all windows in groups of equally many active customers; None if too few ordered in them."""
+    ratios, places = [], []
     for window in windows:
-        expected, active = window.expected, window.happened("p_active") > 0
-        if_active = expected.value / np.maximum(expected.p_active, PROBABILITY_MIN)
-        usable = active & (if_active > 0)
-        ratios.append(window.happened("value")[usable] / if_active[usable])
-    pooled = np.concatenate(ratios) if ratios else np.empty(0)
-    if len(pooled) < ACTIVE_ROWS_MIN:
+        if_active = window.value / np.maximum(window.p_active, PROBABILITY_MIN)
+        usable = (window.active > 0) & (if_active > 0)
+        ratios.append(window.happened[usable] / if_active[usable])
+        places.append(log_orders_if_active(window.orders, window.p_active)[usable])
+    ratio = np.concatenate(ratios) if ratios else np.empty(0)
+    place = np.concatenate(places) if places else np.empty(0)
+    if len(ratio) < ACTIVE_ROWS_MIN:
         return None
-    return rising_from_nothing(np.quantile(pooled, SPREAD_LEVELS))
+    groups = min(GROUPS_MAX, max(1, len(ratio) // GROUP_ROWS_MIN))
+    order = np.argsort(place, kind="stable")
+    parts = np.array_split(order, groups)
+    middles = np.array([np.median(place[part]) for part in parts]) + 1e-6 * np.arange(groups)
+    spreads = [rising_from_nothing(np.quantile(ratio[part], SPREAD_LEVELS)) for part in parts]
+    return Intervals(tuple(np.maximum.accumulate(middles).tolist()), tuple(spreads))
+
+
+def assumed_intervals() -> Intervals:
+    """Where nothing was seen: a spread as wide as that of most shops."""
+    return Intervals((0.0,), (rising_from_nothing(_ASSUMED),))
 
 
 def rising_from_nothing(spread: Floats) -> tuple[float, ...]:
     """The spread with 0 at level 0, so that a quantile rises steadily from the 0 of not ordering at all: a jump there
     would make a last bit of p_active decide between nothing and much."""
     return (0.0, *(float(each) for each in spread[1:]))
-
-
-def fit_quantile_trees(windows: Sequence[Window]) -> dict[float, HistGradientBoostingRegressor]:
-    """Trees for each level on value ÷ expectation, weighted by the expectation."""
-    views, rows, rows_whole = shown(windows)
-    ratios, weights = [], []
-    for window, view in views:
-        expected = np.maximum(view.expected.value, 1e-9)
-        ratios.append(np.minimum(window.happened("value")[view.rows] / expected, QUANTILE_RATIO_MAX))
-        weights.append(expected / expected.mean())
-    ratio, weight = np.concatenate(ratios), np.concatenate(weights)
-    return {
-        level: fit_exactly(new_trees(rows_whole, loss="quantile", quantile=level), rows, ratio, weight)
-        for level in LEVELS
-    }
-
-
-def choose_interval_weight(
-    spread: tuple[float, ...], trees: Mapping[float, HistGradientBoostingRegressor], later: Window
-) -> tuple[float, dict[str, float]]:
-    """The weight of the trees with the lowest pinball loss on a window they have not seen, and all losses."""
-    expected, happened = later.expected, later.happened("value")
-    losses = {}
-    for weight in WEIGHTS:
-        found = Intervals(spread, weight, trees).quantiles(later.known.features, expected.value, expected.p_active)
-        losses[weight] = pinball(happened, found)
-    base = losses[0.0] or 1.0
-    best = min(WEIGHTS, key=lambda weight: losses[weight])
-    return best, {f"{weight:g}": round(loss / base, 6) for weight, loss in losses.items()}
 
 
 def pinball(happened: Floats, quantiles: Floats) -> float:

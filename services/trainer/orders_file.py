@@ -5,14 +5,15 @@ An empty cell is an absent value: type is then `order`, currency the reporting c
 """
 
 import csv
-import io
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b, sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ from schemas.customer_events import EventType
 from services.runtime.shutdown import KnownProblem
 
 Texts = NDArray[np.object_]
+Part = tuple[dict[str, Texts], float]
+"""Columns of some rows, and which share of the file has been read with them."""
+
+CHUNK_ROWS = 100_000
 
 REQUIRED = ("order_id", "customer_id", "occurred_at", "amount")
 OPTIONAL = ("type", "currency", "refund_id")
@@ -78,14 +83,39 @@ class OrdersTable:
 # ---------------------------------------------------------------- reading
 
 
+class Chunk(NamedTuple):
+    """Some rows of a file, as a table of their own."""
+
+    table: OrdersTable
+    rows_done: int
+    """Rows of this chunk and those before it."""
+    rows_expected: int
+    """Rows of the whole file, estimated until the end of it."""
+
+
 def read_any(path: Path, columns: Mapping[str, str] | None = None) -> OrdersTable:
     """read_cdnow() if the file's first lines look like CDNOW's, else read_orders()."""
+    return read_cdnow(path) if _looks_like_cdnow(path) else read_orders(path, columns)
+
+
+def read_chunks(path: Path, columns: Mapping[str, str] | None = None, rows_max: int = CHUNK_ROWS) -> Iterator[Chunk]:
+    """The rows of read_any(), so many at a time: a file may be larger than memory. Raises what read_any() raises."""
+    if _looks_like_cdnow(path):
+        whole = read_cdnow(path)
+        for start in range(0, len(whole), rows_max):
+            part = {name: cells[start : start + rows_max] for name, cells in whole.columns.items()}
+            yield Chunk(OrdersTable(whole.name, part), min(start + rows_max, len(whole)), len(whole))
+        return
+    yield from _order_chunks(path, columns, rows_max)
+
+
+def _looks_like_cdnow(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             head = file.read(2000).decode("latin-1").splitlines()
     except OSError as error:
         raise _unreadable(path, error) from None
-    return read_cdnow(path) if head and _is_cdnow(head) else read_orders(path, columns)
+    return bool(head) and _is_cdnow(head)
 
 
 def _is_cdnow(head: Sequence[str]) -> bool:
@@ -98,6 +128,12 @@ def read_orders(path: Path, columns: Mapping[str, str] | None = None) -> OrdersT
     columns: the file's column for a name of COLUMNS, where it is called otherwise. Raises KnownProblem for a file that
     is missing or unreadable, a missing column, an unknown name.
     """
+    parts = [chunk.table.columns for chunk in _order_chunks(path, columns, None)]
+    whole = {name: np.concatenate([_texts([]), *(part[name] for part in parts)]) for name in COLUMNS}
+    return OrdersTable(_printable_name(path), whole)
+
+
+def _order_chunks(path: Path, columns: Mapping[str, str] | None, rows_max: int | None) -> Iterator[Chunk]:
     wanted = {name: name for name in COLUMNS} | dict(columns or {})
     unknown = sorted(set(wanted) - set(COLUMNS))
     if unknown:
@@ -107,11 +143,16 @@ def read_orders(path: Path, columns: Mapping[str, str] | None = None) -> OrdersT
             is_parquet = file.read(4) == b"PAR1"
     except OSError as error:
         raise _unreadable(path, error) from None
-    explicit = set(columns or {})
-    found = _read_parquet(path, wanted, explicit) if is_parquet else _read_csv(path, wanted, explicit)
-    rows = len(found["order_id"])
-    empty = np.full(rows, "", dtype=object)
-    return OrdersTable(_printable_name(path), {name: found.get(name, empty) for name in COLUMNS})
+    read = _read_parquet if is_parquet else _read_csv
+    done = 0
+    for found, share in read(path, wanted, set(columns or {}), rows_max or CHUNK_ROWS):
+        rows = len(found["order_id"])
+        empty = np.full(rows, "", dtype=object)
+        done += rows
+        expected = max(done, round(done / share)) if share else done
+        yield Chunk(
+            OrdersTable(_printable_name(path), {name: found.get(name, empty) for name in COLUMNS}), done, expected
+        )
 
 
 def read_cdnow(path: Path) -> OrdersTable:
@@ -175,49 +216,68 @@ def _places(path: Path, header: Sequence[str], wanted: Mapping[str, str], explic
     return places
 
 
-def _read_csv(path: Path, wanted: Mapping[str, str], explicit: set[str]) -> dict[str, Texts]:
+def _read_csv(path: Path, wanted: Mapping[str, str], explicit: set[str], rows_max: int) -> Iterator[Part]:
     try:
         # A byte that is no UTF-8 spoils its row, not the file: it travels as a surrogate and is refused later.
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file)
+            try:
+                yield from _csv_parts(path, reader, wanted, explicit, rows_max, lambda: _share_read(file))
+            except csv.Error as error:
+                raise KnownProblem(f"{path}, line {reader.line_num}, is no CSV: {error}") from None
     except OSError as error:
         raise _unreadable(path, error) from None
-    reader = csv.reader(io.StringIO(text, newline=""))
-    ragged: dict[int, str] = {}
-    rows: list[list[str]] = []
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        places = _places(path, header, wanted, explicit)
-        width = len(header)
-        for row in reader:
+
+
+def _share_read(file: TextIO) -> float:
+    """Which part of the file has been read, by bytes, to its next buffer's end."""
+    size = os.fstat(file.fileno()).st_size
+    return min(1.0, file.buffer.tell() / size) if size else 1.0
+
+
+def _csv_parts(
+    path: Path,
+    reader: Iterator[list[str]],
+    wanted: Mapping[str, str],
+    explicit: set[str],
+    rows_max: int,
+    share_read: Callable[[], float],
+) -> Iterator[Part]:
+    header = [cell.strip() for cell in next(reader, [])]
+    places = _places(path, header, wanted, explicit)
+    width = len(header)
+    filled = (row for row in reader if row)  # not blank lines
+    while rows := list(islice(filled, rows_max)):
+        ragged: dict[int, str] = {}
+        for number, row in enumerate(rows):
             if len(row) > width:
                 # Nobody knows which cell is one too many: the type says so, and the row is refused for it.
-                ragged[len(rows)] = f"a row of {len(row)} cells under {width} columns"
+                ragged[number] = f"a row of {len(row)} cells under {width} columns"
                 del row[width:]
             elif len(row) < width:
-                if not row:
-                    continue  # a blank line
                 row.extend([""] * (width - len(row)))
-            rows.append(row)
-    except csv.Error as error:
-        raise KnownProblem(f"{path}, line {reader.line_num}, is no CSV: {error}") from None
-    transposed = list(zip(*rows, strict=True)) if rows else [()] * width
-    found = {name: _texts(transposed[place]) for name, place in places.items()}
-    if ragged:
-        types = found.setdefault("type", np.full(len(rows), "", dtype=object))
-        for index, why in ragged.items():
-            types[index] = why
-    return found
+        transposed = list(zip(*rows, strict=True))
+        found = {name: _texts(transposed[place]) for name, place in places.items()}
+        if ragged:
+            types = found.setdefault("type", np.full(len(rows), "", dtype=object))
+            for index, why in ragged.items():
+                types[index] = why
+        yield found, share_read()
 
 
-def _read_parquet(path: Path, wanted: Mapping[str, str], explicit: set[str]) -> dict[str, Texts]:
+def _read_parquet(path: Path, wanted: Mapping[str, str], explicit: set[str], rows_max: int) -> Iterator[Part]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(path)
         places = _places(path, file.schema_arrow.names, wanted, explicit)
-        table = file.read(columns=[wanted[name] for name in places])
-        return {name: _rendered(table.column(wanted[name])) for name in places}
+        done = 0
+        for batch in file.iter_batches(rows_max, columns=[wanted[name] for name in places]):
+            done += batch.num_rows
+            table = pa.Table.from_batches([batch])
+            found = {name: _rendered(table.column(wanted[name])) for name in places}
+            yield found, done / file.metadata.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         raise KnownProblem(f"{path} cannot be read as Parquet: {str(error).splitlines()[0][:200]}") from None
 

@@ -1,9 +1,12 @@
 """The structural model: a purchase model (BTYD) times a spend model, from the feature vector alone, or the mean of an
 earlier window where too few customers ever came back. It must never look at anything but features and its parameters.
+
+In a shop with a season the purchase model is fitted twice, on the calendar and on the season's clock (domain.season),
+and both are averaged geometrically: customers leave by the calendar and buy by the season.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -15,6 +18,7 @@ from domain.btyd import (
     NotEnoughRepeatBuyers,
     OrderModel,
     OrderModelFit,
+    ParetoNbd,
     expected_spend,
     fit_bg_nbd,
     fit_gamma_gamma,
@@ -23,8 +27,9 @@ from domain.btyd import (
     predict,
     purchase_histories,
 )
-from domain.features import FEATURE_NAMES
-from services.trainer.history import TrainingSet
+from domain.features import FEATURE_NAMES, date_of
+from domain.season import Season, WeeklyFit, fit_season
+from services.trainer.history import Daily, TrainingSet
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +40,12 @@ REPEAT_DAYS_MAX = 10_000.0
 AGE_DAYS_MAX = 100_000.0
 MONEY_MAX = 1e11
 """Largest mean spend that is believed, major units: beyond any order that ingest lets through."""
+
+FIT_CUSTOMERS_MAX = 40_000
+"""Customers that a model is fitted to, evenly spread: four parameters are known to a percent or two from so many."""
+GAP_DAYS_MIN = 1e-3
+"""Of a repeat customer on the season's clock: two different days are never the same instant."""
+HORIZON_DAYS_MIN = 1e-3
 
 PRIOR_CUSTOMER_DAYS = 180
 """Where nobody came back, it is supposed that one order more would have come in so many days of one more customer: a
@@ -55,6 +66,8 @@ class Statistics(NamedTuple):
     age_days: Floats
     paid_days: Floats
     mean_spend: Floats
+    year_day: Floats
+    """Day of the year of as_of, from 1; NaN where it is not known."""
 
 
 def statistics(matrix: Floats) -> Statistics:
@@ -77,6 +90,7 @@ def statistics(matrix: Floats) -> Statistics:
         age_days=age,
         paid_days=_bounded(np.where(unknown, x + 1, paid_days), REPEAT_DAYS_MAX),
         mean_spend=_bounded(mean, MONEY_MAX),
+        year_day=column(matrix, "as_of_year_day"),
     )
 
 
@@ -112,6 +126,26 @@ class MeanRates:
 
 
 @dataclass(frozen=True)
+class Seasonal:
+    """The purchase model on a season's clock."""
+
+    season: Season
+    orders: OrderModel
+    year_day: float
+    """Of the day that the model was made for: stands in where a row does not know its as_of."""
+
+    def clock(self, found: Statistics, horizon_days: float) -> tuple[Floats, Floats, Floats]:
+        """(t_x, T, horizon) of each row in operational days, arrays (n,)."""
+        known = np.where(np.isnan(found.year_day), self.year_day, found.year_day)
+        now = np.minimum(np.maximum(known, 1.0), 366.0) - 1.0
+        age = np.maximum(self.season.elapsed(now, found.age_days), 0.0)
+        recency = np.maximum(self.season.elapsed(now, found.age_days - found.t_x_days), 0.0)
+        t_x = np.where(found.x > 0, np.minimum(np.maximum(age - recency, GAP_DAYS_MIN), age), 0.0)
+        ahead = -self.season.elapsed(now, -horizon_days)
+        return t_x, age, np.maximum(ahead, HORIZON_DAYS_MIN)
+
+
+@dataclass(frozen=True)
 class Structural:
     """Fitted parameters. Exactly one of `orders` and `mean` is there; without `spend`, `spend_mean` holds for all."""
 
@@ -127,6 +161,10 @@ class Structural:
     mean: MeanRates | None = None
     name: str = "mean"
     fit: OrderModelFit | None = None
+    seasonal: Seasonal | None = None
+    activity: float = 1.0
+    """1: p_active is the purchase model's P(at least one); 0: 1 − exp(−expected purchase days), which ranks better
+    where the model's idea of who has left is wrong; between: their geometric mean. One of ACTIVITY."""
 
     def expect(self, matrix: Floats, horizon_days: int) -> Expectation:
         """Expectation over the next horizon_days; rows without an order have 0."""
@@ -134,12 +172,29 @@ class Structural:
         if self.orders is None:
             assert self.mean is not None
             return Expectation(*(np.where(found.has_order, each, 0.0) for each in self.mean.over(horizon_days)))
-        outlook = predict(self.orders, found.x, found.t_x_days, found.age_days, horizon_days)
-        days = np.minimum(outlook.expected_orders, float(horizon_days))
+        days, p_order = self._outlook(found, horizon_days)
+        days = np.minimum(days, float(horizon_days))
         value = days * self.spend_per_day(found)
-        p_active = np.minimum(outlook.p_order, 1.0)
+        p_active = np.minimum(p_order, 1.0)
+        if self.activity < 1:
+            rated = 1.0 - np.exp(-days)
+            p_active = rated if self.activity == 0 else np.sqrt(p_active * rated)
         return Expectation(
             *(np.where(found.has_order, each, 0.0) for each in (value, days * self.orders_per_day, p_active))
+        )
+
+    def _outlook(self, found: Statistics, horizon_days: int) -> tuple[Floats, Floats]:
+        """Expected purchase days and P(at least one), (n,)."""
+        assert self.orders is not None
+        if self.seasonal is None:
+            outlook = predict(self.orders, found.x, found.t_x_days, found.age_days, horizon_days)
+            return outlook.expected_orders, outlook.p_order
+        t_x, age, ahead = self.seasonal.clock(found, horizon_days)
+        calendar = predict(self.orders, found.x, found.t_x_days, found.age_days, ahead)
+        season = predict(self.seasonal.orders, found.x, t_x, age, ahead)
+        return (
+            np.sqrt(calendar.expected_orders * season.expected_orders),
+            np.sqrt(calendar.p_order * season.p_order),
         )
 
     def spend_per_day(self, found: Statistics) -> Floats:
@@ -149,26 +204,29 @@ class Structural:
         return expected_spend(self.spend, found.paid_days, found.mean_spend) * self.paid_share
 
 
+ACTIVITY = (1.0, 0.5, 0.0)
+
 _FITTED: WeakKeyDictionary[TrainingSet, dict[str, Structural]] = WeakKeyDictionary()
 """Fits by set and model, for as long as the set is there: choosing a model and using it fits each but once."""
 
 
-def fit_structural(known: TrainingSet, name: str) -> Structural:
+def fit_structural(known: TrainingSet, name: str, season: Season | None = None) -> Structural:
     """Fit the named purchase model and the spend model to customers as they were known at the set's origin.
 
-    Raises NotEnoughRepeatBuyers if the purchase model cannot be fitted; a spend model that cannot is replaced by the
-    mean spend.
+    season: fit the purchase model on its clock too. Raises NotEnoughRepeatBuyers if the purchase model cannot be
+    fitted; a spend model that cannot is replaced by the mean spend.
     """
     fits = _FITTED.setdefault(known, {})
     if name not in fits:
         same_customers = next(iter(fits.values()), None)
         fits[name] = _fit(known, name, same_customers)
-    return fits[name]
+    plain = fits[name]
+    return plain if season is None else replace(plain, seasonal=_fit_seasonal(known, name, season))
 
 
 def _fit(known: TrainingSet, name: str, same_customers: Structural | None) -> Structural:
     found = statistics(known.features)
-    fit = FITS[name](purchase_histories(found.x, found.t_x_days, found.age_days))
+    fit = FITS[name](purchase_histories(*(_spread(each) for each in (found.x, found.t_x_days, found.age_days))))
     spend, spend_mean = (
         _fit_spend(found) if same_customers is None else (same_customers.spend, same_customers.spend_mean)
     )
@@ -180,9 +238,69 @@ def _fit(known: TrainingSet, name: str, same_customers: Structural | None) -> St
     return Structural(fit.params, spend, spend_mean, orders / days, paid_share, name=name, fit=fit)
 
 
+def _spread(values: Floats) -> Floats:
+    """At most FIT_CUSTOMERS_MAX of them, evenly spread."""
+    return values[:: -(-len(values) // FIT_CUSTOMERS_MAX) or 1]
+
+
+def year_day(day: int) -> float:
+    """Day of the year, from 1, of a day since 1970."""
+    return float(date_of(day).timetuple().tm_yday)
+
+
+def _fit_seasonal(known: TrainingSet, name: str, season: Season) -> Seasonal | None:
+    found = statistics(known.features)
+    of_origin = year_day(known.origin_day)
+    clock = Seasonal(season, ANY_ORDERS, of_origin)
+    t_x, age, _ = clock.clock(found, max(known.horizon_days, 1))
+    try:
+        fit = FITS[name](purchase_histories(*(_spread(each) for each in (found.x, t_x, age))))
+    except ValueError:
+        return None
+    return replace(clock, orders=fit.params)
+
+
+def horizon_longest(season: Season, horizon_days: float) -> float:
+    """The longest that so many calendar days can be on the season's clock."""
+    return float(np.max(-season.elapsed(np.arange(366.0), -horizon_days))) + 1.0
+
+
+ANY_ORDERS = ParetoNbd(1.0, 1.0, 1.0, 1.0)
+"""Stands where a model is still to be fitted."""
+PEERS_PER_DAY_MIN = 1e-9
+
+
+def find_season(daily: Daily, known: TrainingSet) -> WeeklyFit:
+    """The season of a shop from its repeat orders of each day until the set's origin.
+
+    What is expected of a day without a season is what Pareto/NBD, fitted to the customers, expects of those who came
+    before it: E[λ e^(−μ age)] = (r/α) (β/(β + age))^s (Fader & Hardie 2005, from eq. 17). As the fit itself is bent by
+    the season, it is repeated on the clock of the season found. Raises nothing: no model, no season.
+    """
+    none = WeeklyFit(None, 0.0, 1.0)
+    repeats = np.maximum(daily.orders - daily.new_customers, 0)
+    try:
+        orders = fit_structural(known, "Pareto/NBD").orders
+    except (NotEnoughRepeatBuyers, ValueError):
+        return none
+    found = none
+    for _ in range(2):
+        assert isinstance(orders, ParetoNbd)
+        age = np.arange(1, len(repeats) + 1)
+        rate = orders.r / orders.alpha_days * (orders.beta_days / (orders.beta_days + age)) ** orders.s
+        expected = np.convolve(daily.new_customers, rate)[: len(repeats)]
+        expected = np.concatenate(([0.0], expected[:-1])) + PEERS_PER_DAY_MIN
+        found = fit_season(int(daily.day[0]) if len(daily.day) else 0, repeats, expected)
+        seasonal = None if found.season is None else _fit_seasonal(known, "Pareto/NBD", found.season)
+        if seasonal is None:
+            return none._replace(aic_gain=found.aic_gain, overdispersion=found.overdispersion)
+        orders = seasonal.orders
+    return found
+
+
 def _fit_spend(found: Statistics) -> tuple[GammaGamma | None, float]:
     paid = (found.paid_days >= 1) & (found.mean_spend > 0)
-    days, mean = found.paid_days[paid], found.mean_spend[paid]
+    days, mean = _spread(found.paid_days[paid]), _spread(found.mean_spend[paid])
     spend_mean = float((days * mean).sum() / days.sum()) if paid.any() else 0.0
     try:
         return fit_gamma_gamma(days, mean).params, spend_mean

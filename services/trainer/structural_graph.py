@@ -6,12 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from domain.btyd import BetaQuadrature, LifetimeQuadrature, quadrature
+from domain.btyd import BetaQuadrature, LifetimeQuadrature, OrderModel, quadrature
 from domain.btyd.lifetime_integral import unit_nodes
 from domain.btyd.quadrature import EXPONENT_MAX, LIFETIME_RATIO_MIN, SHAPE_GAP_MIN
 from domain.features import FEATURE_NAMES
+from domain.season import BIN_DAYS, BINS, YEAR_DAYS
 from services.trainer.graph import LANES, GraphBuilder, Operand, Tensor
-from services.trainer.structural import AGE_DAYS_MAX, MONEY_MAX, REPEAT_DAYS_MAX, Structural
+from services.trainer.structural import (
+    AGE_DAYS_MAX,
+    GAP_DAYS_MIN,
+    HORIZON_DAYS_MIN,
+    MONEY_MAX,
+    REPEAT_DAYS_MAX,
+    Seasonal,
+    Structural,
+    horizon_longest,
+)
 
 _NO_WEIGHT = -1e30
 """Log weight of a node that is there for padding alone."""
@@ -41,15 +51,63 @@ def structural_nodes(builder: GraphBuilder, structural: Structural, horizon_days
         columns = _mean_columns(builder, structural, horizon_days)
     else:
         found = _statistics(builder)
-        nodes = quadrature(structural.orders, horizon_days)
-        if isinstance(nodes, BetaQuadrature):
-            days, p_active = _beta(builder, nodes, found)
-        else:
-            days, p_active = _lifetime(builder, nodes, found)
+        days, p_active = _outlook(builder, structural, found, horizon_days)
         days = days.minimum(float(horizon_days))
         value = days * _spend(builder, structural, found)
-        columns = (value, days * structural.orders_per_day, p_active.minimum(1.0))
+        p_active = p_active.minimum(1.0)
+        if structural.activity < 1:
+            rated = 1.0 - (-days).exp()
+            p_active = rated if structural.activity == 0 else (p_active * rated).sqrt()
+        columns = (value, days * structural.orders_per_day, p_active)
     return StructuralNodes(has_order, *(has_order.choose(each, 0.0) for each in columns))
+
+
+def _outlook(
+    builder: GraphBuilder, structural: Structural, found: _Statistics, horizon_days: int
+) -> tuple[Tensor, Tensor]:
+    """structural.Structural._outlook."""
+    assert structural.orders is not None
+    if structural.seasonal is None:
+        return _purchases(builder, structural.orders, found, builder.constant(float(horizon_days)), horizon_days)
+    t_x, age, ahead = _clock(builder, structural.seasonal, found, float(horizon_days))
+    longest = horizon_longest(structural.seasonal.season, horizon_days)
+    calendar = _purchases(builder, structural.orders, found, ahead, longest)
+    on_clock = found._replace(t_x_days=t_x, age_days=age)
+    season = _purchases(builder, structural.seasonal.orders, on_clock, ahead, longest)
+    return (calendar[0] * season[0]).sqrt(), (calendar[1] * season[1]).sqrt()
+
+
+def _purchases(
+    builder: GraphBuilder, orders: OrderModel, found: _Statistics, horizon: Tensor, horizon_longest_days: float
+) -> tuple[Tensor, Tensor]:
+    nodes = quadrature(orders, horizon_longest_days)
+    if isinstance(nodes, BetaQuadrature):
+        return _beta(builder, nodes, found, horizon)
+    return _lifetime(builder, nodes, found, horizon)
+
+
+def _clock(
+    builder: GraphBuilder, seasonal: Seasonal, found: _Statistics, horizon_days: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """structural.Seasonal.clock: (t_x, T, horizon) in operational days."""
+    year_day = _feature(builder, "as_of_year_day")
+    now = year_day.is_nan().choose(seasonal.year_day, year_day).maximum(1.0).minimum(366.0) - 1.0
+    surplus = seasonal.season.surplus_days
+
+    def surplus_at(position: Tensor) -> Tensor:
+        years = position / YEAR_DAYS
+        within = (years - years.floor()) * YEAR_DAYS
+        return within.interpolated(np.arange(BINS + 1) * BIN_DAYS, surplus)
+
+    def elapsed(days: Tensor) -> Tensor:
+        return days + at_now - surplus_at(now - days)
+
+    at_now = surplus_at(now)
+    age = elapsed(found.age_days).maximum(0.0)
+    recency = elapsed(found.age_days - found.t_x_days).maximum(0.0)
+    t_x = found.x.above(0.0).choose((age - recency).maximum(GAP_DAYS_MIN).minimum(age), 0.0)
+    ahead = -elapsed(builder.constant(-horizon_days))
+    return t_x, age, ahead.maximum(HORIZON_DAYS_MIN)
 
 
 def _mean_columns(builder: GraphBuilder, structural: Structural, horizon_days: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,12 +170,12 @@ def _padded(values: np.ndarray, filler: float) -> np.ndarray:
     return np.append(values, np.full(-len(values) % LANES, filler))
 
 
-def _beta(builder: GraphBuilder, nodes: BetaQuadrature, found: _Statistics) -> tuple[Tensor, Tensor]:
+def _beta(builder: GraphBuilder, nodes: BetaQuadrature, found: _Statistics, horizon: Tensor) -> tuple[Tensor, Tensor]:
     """Expected purchase days and P(at least one): domain.btyd.quadrature._evaluate_beta."""
     keep, weights = _padded(nodes.log_keep, 0.0), _padded(nodes.log_weight, _NO_WEIGHT)
     p = builder.constant(_padded(nodes.p, 0.5))
     n = nodes.r + found.x
-    ratio = nodes.horizon_days / (nodes.alpha_days + found.age_days)
+    ratio = horizon / (nodes.alpha_days + found.age_days)
     row_weight = found.x * builder.constant(keep) + builder.constant(weights)
     weight = (row_weight - row_weight.row_max()).exp()
     z = (ratio * p).maximum(nodes.ratio_min)
@@ -133,7 +191,9 @@ def _beta(builder: GraphBuilder, nodes: BetaQuadrature, found: _Statistics) -> t
     return alive * if_alive, alive * ordered
 
 
-def _lifetime(builder: GraphBuilder, nodes: LifetimeQuadrature, found: _Statistics) -> tuple[Tensor, Tensor]:
+def _lifetime(
+    builder: GraphBuilder, nodes: LifetimeQuadrature, found: _Statistics, horizon: Tensor
+) -> tuple[Tensor, Tensor]:
     """Expected purchase days and P(at least one): domain.btyd.quadrature._evaluate_lifetime."""
     n, s = nodes.r + found.x, nodes.s
     age_a, age_b = nodes.alpha_days + found.age_days, nodes.beta_days + found.age_days
@@ -146,16 +206,15 @@ def _lifetime(builder: GraphBuilder, nodes: LifetimeQuadrature, found: _Statisti
     )  # fmt: skip
     alive = _p_alive(log_odds)
     rate = n / age_a
-    horizon = builder.constant(nodes.horizon_days)
     ordered = rate * _lifetime_mass(builder, age_a, age_b, n + 1.0, s, horizon)
     gap = s - 1
-    z = (nodes.horizon_days / age_b).maximum(LIFETIME_RATIO_MIN)
+    z = (horizon / age_b).maximum(LIFETIME_RATIO_MIN)
     grown = _log1p(z)
     if abs(gap) < SHAPE_GAP_MIN:
         lived_share = grown * (1.0 - gap * grown / 2.0) / z
     else:
         lived_share = -_expm1((-gap * grown).maximum(-EXPONENT_MAX)) / (gap * z)
-    return alive * (rate * nodes.horizon_days * lived_share), alive * ordered.minimum(1.0)
+    return alive * (rate * horizon * lived_share), alive * ordered.minimum(1.0)
 
 
 def _lifetime_mass(

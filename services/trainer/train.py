@@ -2,9 +2,7 @@
 never write a bundle whose graph has not passed the parity gate.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
@@ -14,25 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from domain.customer import DAY_MS
-from domain.features import FEATURE_NAMES, FEATURES, date_of, day_of
+from domain import drift
+from domain.facts import reference_rows
+from domain.features import FEATURE_NAMES, FEATURES, date_of
 from domain.rfm_scores import Quintiles
-from schemas.currencies import minor_per_major
 from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES, VALUE_QUANTILES
 from services.runtime.shutdown import KnownProblem
 from services.trainer.bundle_writer import write_bundle
-from services.trainer.evaluation import compare
+from services.trainer.card_facts import data_facts, limits
+from services.trainer.evaluation import Backtest, baselines
 from services.trainer.export import GraphDiffers, Parity, build_graph, check_parity, run_graph
-from services.trainer.fitting import WINDOW_DAYS_MIN, FittedModel, fit_model, without_trees
+from services.trainer.fitting import WINDOW_DAYS_MIN, FittedModel, Objective, fit_model, without_trees
 from services.trainer.history import History, TrainingSet
-from services.trainer.judged_rows import JudgedRows, judge
-from services.trainer.orders_file import OrdersTable
+from services.trainer.leakage import training_sets
+from services.trainer.progress import Progress, silent
+from services.trainer.quality import quality
+from services.trainer.sources import TrainingData
 
 Floats = NDArray[np.float64]
 
 HORIZON_DAYS_MAX = 3650
 HOLDOUT_SHARE = 3
 """The held-out period is at most one part in so many of the training period."""
+BACKTESTS_MAX = 3
+BACKTEST_HISTORY_HORIZONS = 2
+"""An earlier origin needs so many held-out periods of history before it."""
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime")
 """Whose versions a bundle names."""
 
@@ -46,59 +50,52 @@ class TrainedBundle:
     metadata: dict[str, Any]
 
 
-def _silent(_: str) -> None: ...
-
-
 def train(
-    orders: OrdersTable,
-    cutoff: date,
+    data: TrainingData,
     horizon_days: int,
-    currency: str,
     output_dir: Path,
-    progress: Callable[[str], None] = _silent,
+    progress: Progress = silent,
+    objective: Objective = "balanced",
 ) -> TrainedBundle:
-    """Train on what happened before the cutoff (UTC) and write a bundle into the models folder output_dir.
+    """Train on all of the data, which ends at its cutoff, and write a bundle into the models folder output_dir.
 
-    horizon_days: how far ahead it predicts. currency: ISO 4217, of all money. progress: told what is being done.
-    The same rows and arguments give the same version. Raises KnownProblem if there is nothing to learn from.
+    horizon_days: how far ahead it predicts. progress: told what is being done. objective: see fitting.Objective. The
+    same data and arguments give the same version, whatever source the data came from. Raises KnownProblem if there is
+    nothing to learn from.
     """
     # One thread: sums in another order would differ in the last bit, and so in the version, from machine to machine.
     with threadpool_limits(1):
-        return _train(orders, cutoff, horizon_days, currency, output_dir, progress)
+        return _train(data, horizon_days, output_dir, progress, objective)
 
 
 def _train(
-    orders: OrdersTable,
-    cutoff: date,
-    horizon_days: int,
-    currency: str,
-    output_dir: Path,
-    progress: Callable[[str], None],
+    data: TrainingData, horizon_days: int, output_dir: Path, progress: Progress, objective: Objective
 ) -> TrainedBundle:
     if not 1 <= horizon_days <= HORIZON_DAYS_MAX:
         raise KnownProblem(f"the horizon must be 1 to {HORIZON_DAYS_MAX} days, not {horizon_days}")
-    progress(f"reading {len(orders):,} rows")
-    judged = judge(orders, currency)
-    cutoff_day = day_of(cutoff)
-    history = History(judged, cutoff_day, minor_per_major(currency))
+    history, cutoff_day = data.history, data.cutoff_day
     if not len(history):
-        raise KnownProblem(_nothing_to_learn(judged, cutoff))
-    fitted = fit_model(history, cutoff_day, horizon_days, progress)
-    progress("a later period that training does not see")
-    holdout, held_out_rows = _hold_out(history, cutoff_day, horizon_days, progress)
+        raise KnownProblem(_nothing_to_learn(data))
+    fitted = fit_model(history, cutoff_day, horizon_days, progress, objective)
+    backtests = _backtests(history, cutoff_day, horizon_days, progress, objective)
     progress("export")
+    held_out_rows = [each.features for each in backtests]
     fitted, onnx_bytes, parity = export(fitted, np.concatenate([fitted.known.features, *held_out_rows]))
+    facts = quality(backtests, progress)
+    completeness = data_facts(fitted.known, history.first_day, len(history), data.rejected, data.repeated)
     metadata = {
-        **_metadata(fitted, history, horizon_days, currency, onnx_bytes),
+        **_metadata(fitted, history, horizon_days, data.currency, onnx_bytes),
         "counts": {
             "customers": len(fitted.known),
             "events": len(history),
-            "rejected": {reason.value: count for reason, count in sorted(judged.rejected(cutoff_day * DAY_MS).items())},
+            "rejected": {reason.value: count for reason, count in sorted(data.rejected.items())},
         },
         "parity": {"rows": parity.rows, "error_max": parity.error_max},
-        "holdout": holdout,
+        **facts,
+        "data": completeness,
+        "limits": limits(completeness, data.rejected, facts["backtests"], horizon_days, data.currency),
     }
-    version, folder = write_bundle(output_dir, onnx_bytes, metadata)
+    version, folder = write_bundle(output_dir, onnx_bytes, metadata, backtests)
     return TrainedBundle(folder, version, {"model_version": version, **metadata})
 
 
@@ -119,38 +116,57 @@ def export(fitted: FittedModel, rows: Floats) -> tuple[FittedModel, bytes, Parit
     return fitted, onnx_bytes, check_parity(fitted.model, onnx_bytes, rows)
 
 
-def _nothing_to_learn(judged: JudgedRows, cutoff: date) -> str:
-    valid, rejected = int(judged.valid.sum()), judged.rejected()
-    reasons = ", ".join(f"{count} {reason.value}" for reason, count in rejected.most_common(5))
-    refused = f"; {rejected.total()} rows were refused ({reasons})" if rejected else ""
-    return f"there is no valid row before {cutoff.isoformat()}, and {valid} from then on{refused}"
+def _nothing_to_learn(data: TrainingData) -> str:
+    reasons = ", ".join(f"{count} {reason.value}" for reason, count in data.rejected.most_common(5))
+    refused = f"; {data.rejected.total()} rows were refused ({reasons})" if data.rejected else ""
+    cutoff = date_of(data.cutoff_day).isoformat()
+    return f"{data.name}: there is no valid order before {cutoff}, and {data.later} from then on{refused}"
 
 
-def _hold_out(
-    history: History, cutoff_day: int, horizon_days: int, progress: Callable[[str], None]
-) -> tuple[dict[str, Any], list[Floats]]:
-    """Train as of an earlier day and measure on the days from then until the cutoff; the rows that were predicted."""
+def _backtests(
+    history: History, cutoff_day: int, horizon_days: int, progress: Progress, objective: Objective
+) -> list[Backtest]:
+    """Train as of earlier days and measure on the days from then on, the latest until the cutoff; ascending by day.
+
+    None where the training period is too short for even one."""
     days = min(horizon_days, (cutoff_day - history.first_day) // HOLDOUT_SHARE)
     if days < WINDOW_DAYS_MIN:
-        return {}, []
-    origin = cutoff_day - days
-    fitted = fit_model(history, origin, days, progress)
-    held_out = history.training_sets([(origin, days)])[0].with_quintiles(fitted.quintiles)
-    facts = {
-        "from": date_of(origin).isoformat(),
-        "days": days,
-        "customers": len(held_out),
-        "choices": fitted.choices,
-        "fallbacks": fitted.fallbacks,
-        "metrics": compare(held_out, fitted.model.predict(held_out.features)),
-    }
-    return facts, [held_out.features]
+        return []
+    origins = [
+        origin
+        for back in range(1, BACKTESTS_MAX + 1)
+        if (origin := cutoff_day - back * days) - history.first_day >= BACKTEST_HISTORY_HORIZONS * days
+    ]
+    sets = training_sets(history, [(origin, days) for origin in origins])
+    found = []
+    for place, (origin, held_out) in enumerate(zip(origins, sets, strict=True), 1):
+        progress(f"training again as of {date_of(origin)}, to see how good it is on what it has not seen", place)
+        if len(held_out):
+            fitted = fit_model(history, origin, days, silent, objective)
+            found.append(_backtest(fitted, held_out.with_quintiles(fitted.quintiles)))
+    return found[::-1]
+
+
+def _backtest(fitted: FittedModel, held_out: TrainingSet) -> Backtest:
+    return Backtest(
+        origin_day=held_out.origin_day,
+        days=held_out.horizon_days,
+        customer_ids=held_out.customer_ids,
+        features=held_out.features,
+        targets=held_out.known_targets,
+        outputs=fitted.model.predict(held_out.features),
+        baselines=baselines(held_out),
+        choices=fitted.choices,
+        fallbacks=fitted.fallbacks,
+        predict=fitted.model.predict,
+    )
 
 
 def _metadata(
     fitted: FittedModel, history: History, horizon_days: int, currency: str, onnx_bytes: bytes
 ) -> dict[str, Any]:
-    value = run_graph(onnx_bytes, fitted.known.features)["expected_value"]
+    outputs = run_graph(onnx_bytes, fitted.known.features)
+    value = outputs["expected_value"]
     structural = fitted.model.structural
     return {
         "horizon_days": horizon_days,
@@ -171,7 +187,13 @@ def _metadata(
         "structural": {"name": structural.name, "parameters": msgspec.to_builtins(structural)},
         "choices": fitted.choices,
         "fallbacks": fitted.fallbacks,
+        "calibrated_total": float(fitted.model.calibrated(fitted.model.raw(fitted.known.features)).value.sum()),
+        "expected_total": float(value.sum()),
         "reference": _reference(fitted.known),
+        "reference_outcomes": {
+            name: msgspec.to_builtins(drift.reference(outputs[name])) for name in ("expected_value", "p_active")
+        },
+        "explanation_reference": reference_rows(fitted.known.features, value).tolist(),
         "libraries": {name: library_version(name) for name in LIBRARIES},
     }
 
@@ -181,11 +203,11 @@ def _quintiles(quintiles: Quintiles) -> dict[str, list[float]]:
 
 
 def _reference(known: TrainingSet) -> dict[str, Any]:
-    """Deciles and the missing share of each feature over the training population, to see drift by."""
+    """Deciles and what drift is measured against of each feature over the training population."""
     found: dict[str, Any] = {}
     for place, name in enumerate(FEATURE_NAMES):
         column = known.features[:, place]
         there = column[~np.isnan(column)]
         deciles = [float(each) for each in np.quantile(there, np.linspace(0, 1, 11))] if len(there) else []
-        found[name] = {"deciles": deciles, "missing_share": float(np.mean(np.isnan(column)))}
+        found[name] = {"deciles": deciles, **msgspec.to_builtins(drift.reference(column))}
     return found

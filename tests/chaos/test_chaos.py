@@ -13,6 +13,7 @@ from cli.chaos.report import as_json
 from cli.chaos.run import Options, Outcome, run
 from deploy.local import binaries
 from services.trainer.orders_file import read_cdnow
+from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 
 pytestmark = pytest.mark.e2e
@@ -28,7 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     path = folder / "slice.txt"
     path.write_text("\n".join(kept) + "\n")
-    train(read_cdnow(path), date(1998, 1, 1), 120, "USD", folder / "models", progress=lambda _: None)
+    train(from_table(read_cdnow(path), date(1998, 1, 1), "USD"), 120, folder / "models")
     return folder / "models"
 
 

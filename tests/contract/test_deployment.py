@@ -282,7 +282,8 @@ def test_compose_keeps_data_in_named_volumes_and_waits_for_what_a_service_needs(
         assert waits["kafka"]["condition"] == "service_healthy"
         assert waits["setup"]["condition"] == "service_completed_successfully"
         assert services[name]["stop_grace_period"] == f"{GRACE_SECONDS}s"
-    assert services["sink"]["depends_on"]["mongo"]["condition"] == "service_healthy"
+    for name in ("scorer", "sink"):
+        assert services[name]["depends_on"]["mongo"]["condition"] == "service_healthy"
     for name in ("kafka", "mongo"):
         assert services[name]["healthcheck"]["test"]
 
@@ -350,7 +351,7 @@ def test_state_lives_on_volumes_of_its_own_and_starts_in_parallel():
 
 def test_secrets_are_named_and_never_included():
     assert list(of_kind("Secret")) == []
-    for name in ("sink", "setup"):
+    for name in ("scorer", "sink", "setup"):
         assert configuration(container_of(name))["CLV_MONGO_URI"] == {
             "secretKeyRef": {"name": "clv-mongo", "key": "uri"}
         }

@@ -23,6 +23,7 @@ DECODERS = {
     "orders": (decode_order, encode_order),
     "customer-features": (decode_features, encode_features),
     "predictions": (decode_prediction, encode_prediction),
+    "challenger-predictions": (decode_prediction, encode_prediction),
     "segment-thresholds": (decode_sketch, encode_sketch),
 }
 

@@ -83,7 +83,7 @@ def test_names_and_files_agree():
 
 
 def test_a_customer_is_in_the_same_partition_of_every_topic_that_state_passes_through():
-    shared = ["orders", "customer-state-changelog", "customer-features", "predictions"]
+    shared = ["orders", "customer-state-changelog", "customer-features", "predictions", "challenger-predictions"]
     counts = {name: topics()[name].partitions for name in shared}
     assert len(set(counts.values())) == 1, counts
     assert {topics()[name].key for name in shared} == {"customer_id, UTF-8"}

@@ -20,8 +20,10 @@ from cli.platform import Platform
 from deploy.local.kafka import LocalKafka
 from deploy.local.mongo import LocalMongo
 from schemas.dead_letters import Reason, from_record
+from schemas.mongo import MATURED_PREDICTIONS, PREDICTION_HISTORY
 from schemas.personal_data import PLACES, Goes, Store
-from schemas.topics import CUSTOMER_EVENTS, DEAD_LETTERS, ORDERS, Topic
+from schemas.predictions import decode_prediction, encode_prediction
+from schemas.topics import CHALLENGER_PREDICTIONS, CUSTOMER_EVENTS, DEAD_LETTERS, ORDERS, PREDICTIONS, Topic
 from schemas.topics import topics as declared_topics
 from services.runtime.bundle import point_to
 from services.runtime.kafka import create_topics
@@ -136,6 +138,20 @@ def topics_of(partitions: set[str]) -> set[str]:
     return {name.rpartition("-")[0] for name in partitions}
 
 
+def plant_what_takes_months(servers: str, uri: str) -> None:
+    """What a model on trial would say, and what predictions came to: neither is there on a product's first day."""
+    said = [each for each in read_all(servers, PREDICTIONS) if each.value() is not None]
+    trials = [
+        (each.key(), msgspec.structs.replace(decode_prediction(each.value()), model_version="x")) for each in said
+    ]
+    produce(servers, CHALLENGER_PREDICTIONS, [(key, encode_prediction(each)) for key, each in trials])
+    with MongoClient[dict[str, Any]](uri) as client:
+        database = client["clv"]
+        for each in database[PREDICTION_HISTORY].find():
+            week = {"_id": each["_id"], "customer_id": each["customer_id"], "week": each["feature_version"]}
+            database[MATURED_PREDICTIONS].replace_one({"_id": each["_id"]}, week, upsert=True)
+
+
 def search(what: Callable[[], bool], message: str, seconds: float, platform: Platform) -> None:
     def context() -> str:
         platform.check_alive()
@@ -161,6 +177,7 @@ def test_after_an_erasure_no_place_of_the_list_holds_the_customer(
         return orders == [[6], [3], []] and all(letters for _, _, letters in found)
 
     search(arrived, "the customers, one of them merged, and their letters", 120, platform)
+    plant_what_takes_months(servers, uri)
     search(lambda: set(held(OTHER)) >= forgetting, "every place to hold customers", 30, platform)
     before = held(ERASED)
     assert set(before) == expiring | forgetting
@@ -197,6 +214,7 @@ def test_after_an_erasure_no_place_of_the_list_holds_the_customer(
         """The cleaner leaves the newest file of each partition alone, so others have to go on."""
         publish(servers, *(event(f"passer-by-{number}") for number in range(60)))
         publish(servers, *(event(f"passer-by-{number}", amount="0") for number in range(60)))
+        produce(servers, CHALLENGER_PREDICTIONS, [(f"passer-by-{number}".encode(), None) for number in range(60)])
         time.sleep(0.5)
         return topics_of(logs_with(kafka_of_its_own, ERASED, MERGED)) <= expiring
 

@@ -26,6 +26,7 @@ from deploy.local import binaries
 from services.runtime.bundle import current_bundle
 from services.scorer.model import load_model
 from services.trainer.orders_file import read_cdnow
+from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 from tests.conftest import ROOT
 from tests.support import http, metric, newest_by_customer, produce, read_all, wait_for
@@ -51,7 +52,7 @@ def data(cdnow_slice: Path) -> DemoData:
 @pytest.fixture(scope="module")
 def models(cdnow_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    train(read_cdnow(cdnow_slice), date(1998, 1, 1), 120, "USD", folder, progress=lambda _: None)
+    train(from_table(read_cdnow(cdnow_slice), date(1998, 1, 1), "USD"), 120, folder)
     return folder
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from schemas.customer_rows import OWN_PREFIX, events_applied
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG
-from services.features.rows import OWN_PREFIX, events_applied
 from services.features.writer import Fenced, PartitionWriter
 from tests.integration.features_support import assert_features_equal_batch, history, lag, publish
 from tests.support import metric, read_all, wait_for

@@ -11,9 +11,9 @@ from confluent_kafka import Message
 
 from domain.customer import DAY_MS, fold
 from domain.features import FEATURE_NAMES, day_of, features
+from schemas.customer_rows import decode_row, erased_key
 from schemas.orders import Erased, Merged, OrderRecord, Placed, domain_event
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG, DEAD_LETTERS, ORDERS
-from services.features.rows import decode_row, erased_key
 from tests.integration.features_support import FIRST_DAY, QUINTILES, history, lag, publish
 from tests.support import read_all, wait_for
 

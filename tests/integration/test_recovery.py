@@ -21,9 +21,9 @@ from confluent_kafka.admin import (
 
 from deploy.local.processes import ServiceProcess
 from domain.customer import DAY_MS, OrderPlaced, fold
+from schemas.customer_rows import Row, encode
 from schemas.orders import Placed, encode_order
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG, ORDERS
-from services.features.rows import Row, encode
 from tests.integration.features_support import FIRST_DAY, assert_features_equal_batch, history, lag, publish
 from tests.support import http, metric, newest_by_customer, produce, wait_for
 

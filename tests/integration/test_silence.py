@@ -17,6 +17,7 @@ from domain.segments import Segment
 from schemas.orders import Placed, encode_order
 from schemas.topics import CUSTOMER_FEATURES, ORDERS, PREDICTIONS
 from services.features.refresh import SLICE_CUSTOMERS_MAX
+from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 from tests.support import metric, newest_by_customer, produce, read_all, ready, wait_for
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
@@ -34,7 +35,7 @@ LONG_AGO_MS = 1_500_000_000_000
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     cutoff = FIRST_DAY + timedelta(days=HISTORY_DAYS)
-    train(table(shop(200, HISTORY_DAYS + HORIZON_DAYS)), cutoff, HORIZON_DAYS, "USD", folder)
+    train(from_table(table(shop(200, HISTORY_DAYS + HORIZON_DAYS)), cutoff, "USD"), HORIZON_DAYS, folder)
     return folder
 
 

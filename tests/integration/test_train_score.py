@@ -5,7 +5,7 @@ import csv
 import json
 import subprocess
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +23,9 @@ from services.runtime.bundle import current_bundle
 from services.scorer.model import load_model
 from services.trainer.evaluation import MEAN, SPEND_RATE, baselines, measure, model_guess
 from services.trainer.fitting import fit_model
-from services.trainer.history import History, TrainingSet
-from services.trainer.judged_rows import judge
+from services.trainer.history import TrainingSet
 from services.trainer.orders_file import OrdersTable, read_any
+from services.trainer.sources.orders import from_table
 
 ROOT = Path(__file__).parents[2]
 CUTOFF, HORIZON_DAYS = date(1997, 10, 1), 273
@@ -67,7 +67,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def held_out(shop: Shop) -> TrainingSet:
     """The customers as of the cutoff and what they did in the days that training could not see."""
     cutoff = day_of(CUTOFF)
-    (known,) = History(judge(shop.table, "USD"), cutoff + HORIZON_DAYS, 100).training_sets([(cutoff, HORIZON_DAYS)])
+    later = from_table(shop.table, CUTOFF + timedelta(days=HORIZON_DAYS), "USD").history
+    (known,) = later.training_sets([(cutoff, HORIZON_DAYS)])
     head = load_model(current_bundle(shop.folder / "models"), "USD").metadata
     return known.with_quintiles(head.quintiles)
 
@@ -98,7 +99,7 @@ def test_the_bundle_beats_naive_guesses_on_unseen_days(shop: Shop, held_out: Tra
 
 def test_the_graph_says_row_by_row_what_the_fitted_model_says(shop: Shop, held_out: TrainingSet) -> None:
     cutoff = day_of(CUTOFF)
-    history = History(judge(shop.table, "USD"), cutoff, 100)
+    history = from_table(shop.table, CUTOFF, "USD").history
     original = fit_model(history, cutoff, HORIZON_DAYS, lambda _: None).model.predict(held_out.features)
     for name, column in outputs(shop, held_out.features).items():
         np.testing.assert_allclose(column, original[name], rtol=1e-4, atol=1e-3 if "value" in name else 1e-6)

@@ -146,6 +146,7 @@ def naive_features(events: list[dict[str, Any]], as_of_day: int, quintiles: Any,
         "btyd_litt": sum(math.log(gap) for gap in gaps) if some else NAN,
         "btyd_m": float(Fraction(sum(paid), unit) / len(paid)) if paid else NAN,
         "btyd_m_days": len(paid) if some else NAN,
+        "as_of_year_day": date.fromordinal(719_163 + as_of_day).timetuple().tm_yday if some else NAN,
     }
     for window in (30, 90, 180, 365):
         found[f"orders_{window}d"] = len(within(window)) if some else NAN

@@ -25,7 +25,7 @@ from domain.customer import (
 from domain.features import FEATURE_NAMES, INPUT_NAMES, engineer, features
 from domain.purchases import purchases
 from domain.rfm_scores import Quintiles
-from services.features.rows import Row, decode_row, encode
+from schemas.customer_rows import Row, decode_row, encode
 from tests.properties.oracle import live_orders, naive_features
 
 QUINTILES = Quintiles((5, 20, 60, 200), (0, 1, 3, 6), (10, 50, 100, 400))

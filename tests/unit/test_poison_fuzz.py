@@ -11,13 +11,13 @@ import pytest
 
 from domain.customer import DAY_MS, ORDER, CustomerState, DayTotal, Profile
 from schemas.customer_features import encode_features
+from schemas.customer_rows import encode, encode_state
 from schemas.dead_letters import Reason, to_record
 from schemas.mongo import erasure_id
 from schemas.orders import Absorbed, Cancelled, Merged, Placed, Refunded, Updated, encode_order
 from schemas.predictions import encode_prediction
 from services.features.emit import feature_messages as emit
 from services.features.fold import fold_chunk, keys_of
-from services.features.rows import encode, encode_state
 from services.ingest.judge import Rules
 from services.ingest.judge import judge as judge_event
 from services.ingest.rates import Rates

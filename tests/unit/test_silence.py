@@ -14,14 +14,15 @@ import pytest
 from domain.customer import DAY_MS, OrderPlaced, apply
 from domain.features import day_of
 from domain.segments import Segment
+from schemas.customer_rows import Row, new_progress, new_row
 from schemas.predictions import PredictionToSend
 from services.features.emit import feature_messages
 from services.features.refresh import Pacer
-from services.features.rows import Row, new_progress, new_row
 from services.scorer.intake import Candidate, judge
 from services.scorer.model import Model, load_model
 from services.scorer.ranking import bundle_ranking
 from services.scorer.scoring import ModelFacts, predictions, prepare
+from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
 
@@ -46,9 +47,8 @@ class Record(NamedTuple):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     cutoff = FIRST_DAY + timedelta(days=HISTORY_DAYS)
-    made = train(
-        table(shop(200, HISTORY_DAYS + HORIZON_DAYS)), cutoff, HORIZON_DAYS, "USD", tmp_path_factory.mktemp("m")
-    )
+    data = from_table(table(shop(200, HISTORY_DAYS + HORIZON_DAYS)), cutoff, "USD")
+    made = train(data, HORIZON_DAYS, tmp_path_factory.mktemp("m"))
     return load_model(made.path, "USD")
 
 

@@ -22,13 +22,12 @@ from cli.chaos.oracle import Books, books
 from cli.chaos.readback import Evidence, Record
 from domain.customer import has_ordered
 from schemas.customer_features import decode_features
+from schemas.customer_rows import Row, decode_row, encode, is_forgotten, known_state, stored, survivor
 from schemas.dead_letters import HEADER_REASON
 from schemas.orders import OrderRecord, encode_order
 from schemas.predictions import decode_prediction, encode_prediction
-from services.features import links
 from services.features.emit import feature_messages
 from services.features.fold import fold_chunk
-from services.features.rows import Row, decode_row, encode, stored
 from services.ingest.judge import Rules, judge
 from services.ingest.rates import Rates
 from services.ingest.rejection import Rejection
@@ -91,9 +90,9 @@ class Line:
             row = rows[key] = each.row
             for item in stored(key, row):
                 self.log("changelog", partition, *item)
-            if links.is_forgotten(row) or links.survivor(key.decode(), row) is not None:
+            if is_forgotten(row) or survivor(key.decode(), row) is not None:
                 self.forget(partition, key)
-            elif has_ordered(state := links.known_state(row)):
+            elif has_ordered(state := known_state(row)):
                 emitted.append((key, Row(row.events_applied, 0, 0, state)))
         if emitted:
             self.emit(partition, emitted)

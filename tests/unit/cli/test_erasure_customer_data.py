@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from cli.customer_data import exported, readable, record_holds
 from domain.customer import OrderCancelled, OrderPlaced, OrderRefunded, ProfileUpdated, fold, id_key
 from schemas import topics
+from schemas.customer_rows import PROGRESS_KEY, Links, Part, Row, encode, erased_key, new_progress
 from schemas.dead_letters import DeadLetter, Headers, Origin, Reason, letter_key, marker, to_record
-from services.features.rows import PROGRESS_KEY, Links, Part, Row, encode, erased_key, new_progress
 
 DAY_MS = 86_400_000
 
@@ -81,6 +81,13 @@ def test_a_row_is_shown_order_by_order():
     ]
     assert shown["cancelled"] == [{"order_hash": id_key("o2").hex(), "at": "1970-01-04T00:00:00+00:00"}]
     assert shown["profile"]["birth_year"] == 1980
+
+
+def test_the_row_in_a_document_is_shown_order_by_order_too():
+    shown = readable({"_id": "a", "row": ROW, "events_applied": 5})
+    assert shown["row"] == exported(FakeRecord(topics.CUSTOMER_STATE_CHANGELOG, b"a", ROW))["value"]
+    assert (shown["_id"], shown["events_applied"]) == ("a", 5)
+    assert readable({"row": b"\xc1"}) == {"row": {"base64": "wQ=="}}
 
 
 nested: Any = st.recursive(

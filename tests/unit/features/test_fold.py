@@ -6,10 +6,10 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from domain.customer import DAY_MS, ORDER, OrderPlaced, fold
+from schemas.customer_rows import Row, new_row
 from schemas.dead_letters import Reason
 from schemas.orders import Placed, encode_order
 from services.features.fold import fold_chunk, keys_of
-from services.features.rows import Row, new_row
 
 
 class Record(NamedTuple):

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from domain.customer import DAY_MS, CustomerState, OrderCancelled, OrderPlaced, OrderRefunded, fold
 from domain.ledger import Ledgers
 from schemas.customer_features import CustomerFeatures, Ledger, decode_features, decode_features_view, encode_features
+from schemas.customer_rows import Row
 from services.features.emit import feature_messages
-from services.features.rows import Row
 from tests.properties.oracle import naive_ledger
 from tests.properties.test_customer_state import FIRST_DAY, LAST_DAY, QUINTILES, event_of, facts
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.customer import CustomerState
+from schemas.customer_rows import Row, encode
 from schemas.topics import CUSTOMER_STATE_CHANGELOG
 from services.features.app import build_app, build_table
 from services.features.chunks import Chunk
 from services.features.recovery import ChunkRecovery
-from services.features.rows import Row, encode
 from services.features.settings import FeaturesSettings
 
 CHANGELOG = TP(CUSTOMER_STATE_CHANGELOG, 0)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.customer import CustomerState
+from schemas.customer_rows import PROGRESS_KEY, Row, encode, erased_key
 from schemas.topics import CUSTOMER_STATE_CHANGELOG
 from services.features.app import build_app, build_table
-from services.features.rows import PROGRESS_KEY, Row, encode, erased_key
 from services.features.settings import FeaturesSettings
 from services.features.table import LOCAL_TABLE_DAYS_MAX, CustomerStore
 

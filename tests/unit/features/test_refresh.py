@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from schemas.customer_rows import Progress, decode_progress, encode, new_progress
 from services.features.refresh import AT_ONCE, CATCH_UP, PACE, SLICE_CUSTOMERS_MAX, Pacer, begin_sweep
-from services.features.rows import Progress, decode_progress, encode, new_progress
 
 START_MS = 1_700_000_000_000
 

@@ -8,8 +8,19 @@ import pytest
 
 from domain.features import FEATURE_NAMES
 from domain.rfm_scores import Quintiles
-from services.runtime.bundle import METADATA, POINTER, BundleHead, current_bundle, point_to, read_head
+from services.runtime.bundle import (
+    CHALLENGER_POINTER,
+    METADATA,
+    POINTER,
+    BundleHead,
+    challenger_bundle,
+    current_bundle,
+    point_to,
+    read_head,
+    read_metadata,
+)
 from services.runtime.shutdown import KnownProblem
+from tests.unit.scorer.bundles import write_bundle
 
 HEAD = BundleHead(
     model_version="abc",
@@ -87,3 +98,48 @@ def test_a_reader_sees_the_old_or_the_new_bundle_while_the_pointer_moves(tmp_pat
         seen.add(current_bundle(tmp_path))
     mover.join()
     assert seen <= bundles
+
+
+def test_many_may_move_the_pointer_at_once(tmp_path: Path):
+    bundles = {a_bundle(tmp_path, name) for name in ("first", "second")}
+    problems: list[Exception] = []
+
+    def move(name: str) -> None:
+        try:
+            for _ in range(100):
+                point_to(tmp_path, name)
+        except OSError as problem:
+            problems.append(problem)
+
+    movers = [threading.Thread(target=move, args=(name,)) for name in ("first", "second") * 3]
+    for mover in movers:
+        mover.start()
+    for mover in movers:
+        mover.join()
+    assert problems == []
+    assert current_bundle(tmp_path) in bundles
+    assert sorted(path.name for path in tmp_path.iterdir()) == [POINTER, "first", "second"]
+
+
+def test_a_challenger_is_named_or_there_is_none(tmp_path: Path):
+    assert challenger_bundle(tmp_path) is None
+    point_to(tmp_path, "", CHALLENGER_POINTER)
+    assert challenger_bundle(tmp_path) is None
+    second = a_bundle(tmp_path, "second")
+    point_to(tmp_path, "second", CHALLENGER_POINTER)
+    assert challenger_bundle(tmp_path) == second
+    point_to(tmp_path, "third", CHALLENGER_POINTER)
+    with pytest.raises(KnownProblem, match="which is no model bundle"):
+        challenger_bundle(tmp_path)
+
+
+def test_metadata_is_read_only_from_a_bundle_whose_content_is_its_version(tmp_path: Path):
+    folder = tmp_path / write_bundle(tmp_path)
+    assert read_metadata(folder)["model_version"] == folder.name
+    with (folder / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(KnownProblem, match="its content is"):
+        read_metadata(folder)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(KnownProblem, match="cannot be read as a model bundle"):
+        read_metadata(folder)

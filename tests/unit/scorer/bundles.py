@@ -56,7 +56,12 @@ def graph(scale: float = 1.0, outputs: tuple[str, ...] = OUTPUT_NAMES) -> bytes:
     gone = node("Exp", [node("Neg", ["expected_orders"], "minus_orders")], "gone")
     active = node("Sub", [constant("one", np.array(1.0)), gone], "active")
     nodes.append(helper.make_node("Cast", [active], ["p_active"], to=TensorProto.FLOAT))
-    for name, factor in (("value_p10", 0.25), ("value_p50", 0.75), ("value_p90", 2.0)):
+    for name, factor in (
+        ("value_p10", 0.25),
+        ("value_p50", 0.75),
+        ("value_p90", 2.0),
+        ("next_order_days", 0.1),
+    ):
         node("Mul", ["expected_value", constant(f"factor_{name}", np.array(factor))], name)
     kinds = {name: TensorProto.FLOAT if name == "p_active" else TensorProto.DOUBLE for name in outputs}
     model = helper.make_model(

@@ -93,7 +93,7 @@ def test_the_version_covers_the_border_between_graph_and_metadata() -> None:
 
 def test_a_missing_output_is_named(tmp_path: Path) -> None:
     version = write_bundle(tmp_path, graph(outputs=OUTPUT_NAMES[:-1]))
-    with pytest.raises(KnownProblem, match="no output value_p90"):
+    with pytest.raises(KnownProblem, match="no output next_order_days"):
         load_model(tmp_path / version, "USD")
 
 

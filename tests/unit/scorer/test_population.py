@@ -33,6 +33,7 @@ def fill(population: Population, history: list) -> None:
                 segment=segment,
                 previous_segment=previous,
                 model_version=model,
+                features_offset=10 * version,
             )
 
 
@@ -50,7 +51,7 @@ def test_it_holds_the_newest_of_each_customer(history: list) -> None:
         expected = None
         if name in naive:
             _, version, _, segment, previous, _ = naive[name]
-            expected = Last(version, Segment(segment), None if previous is None else Segment(previous))
+            expected = Last(version, Segment(segment), None if previous is None else Segment(previous), 10 * version)
         assert population.last(name) == expected
     for model in ("m1", "m2", "unseen"):
         values = sorted(step[2] for step in naive.values() if step[5] == model and step[2] is not None)

@@ -1,7 +1,5 @@
 """From candidates to prediction messages: every field against the message it was made from, and determinism."""
 
-from datetime import date, timedelta
-
 import msgspec
 import numpy as np
 import pytest
@@ -109,19 +107,18 @@ def test_rescoring_agrees_with_the_definition_in_the_domain(model: Model) -> Non
 
 
 def test_rows_without_a_finite_outcome_are_not_usable() -> None:
-    columns = [np.array([0.0, 1.0, 2.0]) for _ in range(6)]
+    columns = [np.array([0.0, 1.0, 2.0]) for _ in range(7)]
     columns[2][1], columns[5][2] = np.nan, np.inf
     assert usable(Outcomes(*columns)).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(
-    ("orders", "days"),
-    [(90.0, 1), (1.0, 90), (0.5, 180), (90 / 1095, 1095), (90 / 1096, None), (0.0, None), (1e-320, None)],
+    ("p_active", "days", "expected"),
+    [(0.2, 45.0, "2024-04-13"), (1.0, 0.4, "2024-02-28"), (0.199, 45.0, None), (0.0, 0.0, None)],
 )
-def test_the_next_order_is_named_only_within_three_years(orders: float, days: int | None) -> None:
-    expected = None if days is None else (date(2024, 2, 28) + timedelta(days=days)).isoformat()
-    assert next_order_at("2024-02-28", 90, orders) == expected
+def test_the_next_order_has_a_date_only_where_one_is_likely(p_active: float, days: float, expected: str | None) -> None:
+    assert next_order_at("2024-02-28", p_active, days) == expected
 
 
 def test_the_next_order_of_the_last_year_there_is_has_no_date() -> None:
-    assert next_order_at("9999-12-31", 90, 1.0) is None
+    assert next_order_at("9999-12-31", 0.9, 90.0) is None

@@ -1,6 +1,7 @@
 """The graph against the Python original: every kind of model, absurd rows, batches, and a gate that does refuse."""
 
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from domain.btyd import BgNbd, GammaGamma, MbgNbd, ParetoNbd
-from domain.features import ENGINEERED, FEATURE_NAMES, day_of
+from domain.btyd import BgNbd, GammaGamma, MbgNbd, OrderModel, ParetoNbd
+from domain.features import ENGINEERED, FEATURE_NAMES
+from domain.season import BINS, Season
 from services.runtime.shutdown import KnownProblem
 from services.trainer import train as gated
+from services.trainer.calibration import Curve
 from services.trainer.corrections import NO_CORRECTION, TARGETS, Correction, fit_exactly, fitting_features, new_trees
 from services.trainer.export import (
     PARITY_ERROR_MAX,
@@ -23,21 +26,50 @@ from services.trainer.export import (
     run_graph,
 )
 from services.trainer.fitting import FittedModel
-from services.trainer.history import History
 from services.trainer.intervals import LEVELS, SPREAD_LEVELS, Intervals, rising_from_nothing
-from services.trainer.judged_rows import judge
-from services.trainer.structural import MeanRates, Structural
+from services.trainer.sources.orders import from_table
+from services.trainer.structural import MeanRates, Seasonal, Structural
 from services.trainer.value_model import ValueModel
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
 
 Floats = NDArray[np.float64]
 SPEND = GammaGamma(p=6.0, q=4.0, gamma_money=15.0)
 SPREAD = tuple(np.linspace(0.0, 3.0, len(SPREAD_LEVELS)) ** 1.5)
+ONE_GROUP = Intervals((0.0,), (SPREAD,))
+THREE_GROUPS = Intervals((0.1, 0.5, 1.4), (SPREAD, tuple(0.7 * each for each in SPREAD), tuple(np.sqrt(SPREAD))))
+CURVE = Curve((-4.0, 0.0, 1.0, 4.0), (0.9, 0.2, 0.25, -0.1))
+NO_CURVES = dict.fromkeys(TARGETS)
+_WAVE = 1 + 0.6 * np.sin(2 * np.pi * (np.arange(BINS) + 0.5) / BINS)
+SEASON = Season(tuple((_WAVE / _WAVE.mean()).tolist()))
+
+
+def seasonal(orders: OrderModel) -> Seasonal:
+    return Seasonal(SEASON, orders, 300.0)
+
+
 STRUCTURALS = {
     "BG/NBD": Structural(BgNbd(0.25, 33.0, 0.75, 2.2), SPEND, 30.0, 1.02, name="BG/NBD"),
     "MBG/NBD": Structural(MbgNbd(0.6, 51.0, 0.8, 1.3), SPEND, 30.0, 1.02, name="MBG/NBD"),
     "Pareto/NBD": Structural(ParetoNbd(0.6, 81.0, 0.55, 68.0), SPEND, 30.0, 1.02, name="Pareto/NBD"),
     "Pareto/NBD, s = 1": Structural(ParetoNbd(0.6, 81.0, 1.0, 68.0), SPEND, 30.0, 1.02, name="Pareto/NBD"),
+    "BG/NBD by the season": Structural(
+        BgNbd(0.25, 33.0, 0.75, 2.2),
+        SPEND,
+        30.0,
+        seasonal=seasonal(BgNbd(0.3, 30.0, 0.7, 2.0)),
+        activity=0.5,
+        orders_per_day=1.02,
+        name="BG/NBD",
+    ),
+    "Pareto/NBD by the season": Structural(
+        ParetoNbd(0.6, 81.0, 0.55, 68.0),
+        SPEND,
+        30.0,
+        seasonal=seasonal(ParetoNbd(0.7, 70.0, 0.6, 60.0)),
+        activity=0.0,
+        orders_per_day=1.02,
+        name="Pareto/NBD",
+    ),
     "without a spend model": Structural(MbgNbd(0.6, 51.0, 0.8, 1.3), None, 30.0, 1.0, name="MBG/NBD"),
     "mean": Structural(None, None, 0.0, 1.0, mean=MeanRates(30, 0.2, 5.0, 0.15)),
 }
@@ -45,8 +77,8 @@ STRUCTURALS = {
 
 @cache
 def rows() -> Floats:
-    day = day_of(FIRST_DAY) + 200
-    (known,) = History(judge(table(shop(400, 200)), "USD"), day, 100).training_sets([(day, 0)])
+    data = from_table(table(shop(400, 200)), FIRST_DAY + timedelta(days=200), "USD")
+    (known,) = data.history.training_sets([(data.cutoff_day, 0)])
     return known.with_quintiles(known.fit_quintiles()).features
 
 
@@ -66,17 +98,17 @@ def with_trees(name: str) -> ValueModel:
         target = np.exp(0.4 * chance.standard_normal(len(matrix))) * (1 + (matrix[:, 0] > 60))
         return fit_exactly(new_trees(len(matrix), **settings), fitting_features(matrix), target, np.ones(len(matrix)))
 
-    quantile_trees = {level: trees(loss="quantile", quantile=level) for level in LEVELS}
     return ValueModel(
         90,
         STRUCTURALS[name],
         {target: Correction(0.5, trees()) for target in TARGETS},
-        Intervals(SPREAD, 0.5, quantile_trees),
+        dict.fromkeys(TARGETS, CURVE),
+        THREE_GROUPS,
     )
 
 
 def structural_only(name: str) -> ValueModel:
-    return ValueModel(90, STRUCTURALS[name], dict.fromkeys(TARGETS, NO_CORRECTION), Intervals(SPREAD))
+    return ValueModel(90, STRUCTURALS[name], dict.fromkeys(TARGETS, NO_CORRECTION), NO_CURVES, ONE_GROUP, factor=1.1)
 
 
 @pytest.mark.parametrize("name", STRUCTURALS)
@@ -85,6 +117,22 @@ def test_the_graph_says_what_the_original_says(name: str) -> None:
     parity = check_parity(model, build_graph(model).SerializeToString(), np.concatenate([rows(), what_if(rows())]))
     assert parity.error_max < 1e-7
     assert parity.rows > 2 * len(rows())
+
+
+@pytest.mark.parametrize("name", STRUCTURALS)
+def test_the_whole_graph_says_what_the_original_says(name: str) -> None:
+    model = with_trees(name)
+    every = np.concatenate([rows(), what_if(rows())])
+    assert check_parity(model, build_graph(model).SerializeToString(), every).error_max <= PARITY_ERROR_MAX
+
+
+@pytest.mark.parametrize("name", ["BG/NBD by the season", "Pareto/NBD by the season"])
+def test_the_graph_knows_every_day_of_the_year(name: str) -> None:
+    model, each = structural_only(name), np.repeat(rows()[:3], 366, axis=0)
+    each[:, FEATURE_NAMES.index("as_of_year_day")] = np.tile(np.arange(1, 367), 3)
+    assert check_parity(model, build_graph(model).SerializeToString(), each).error_max < 1e-7
+    by_day = model.predict(each)["expected_orders"].reshape(3, 366)
+    assert (by_day.max(axis=1) > 1.5 * by_day.min(axis=1)).all(), "the season ahead must make a difference"
 
 
 def test_trees_say_the_same_in_the_graph_even_at_a_threshold() -> None:
@@ -125,7 +173,7 @@ def test_what_if_rows_of_plain_customers_are_answered_as_streaming_rows() -> Non
         np.testing.assert_allclose(column[one_a_day], masked[name][one_a_day], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["MBG/NBD", "Pareto/NBD"])
+@pytest.mark.parametrize("name", ["MBG/NBD", "Pareto/NBD", "Pareto/NBD by the season"])
 def test_a_row_has_the_same_bits_in_every_batch(name: str) -> None:
     graph = build_graph(with_trees(name)).SerializeToString()
     whole = run_graph(graph, rows())
@@ -185,20 +233,10 @@ def test_trees_of_wild_ratios_are_the_same_in_the_graph_to_the_last_bits() -> No
     matrix = np.concatenate([rows(), what_if(rows())])
     ratio = np.exp(np.random.default_rng(2).normal(0.0, 3.0, len(matrix)))
     model = structural_only("MBG/NBD")
-    trees = {
-        level: fit_exactly(
-            new_trees(len(matrix), loss="quantile", quantile=level),
-            fitting_features(matrix),
-            ratio,
-            np.ones(len(matrix)),
-        )
-        for level in LEVELS
-    }
     value_trees = fit_exactly(new_trees(len(matrix)), fitting_features(matrix), ratio, np.ones(len(matrix)))
     model = replace(
         model,
         corrections={**model.corrections, "value": Correction(1.0, value_trees)},
-        intervals=Intervals(SPREAD, 1.0, trees),
     )
     assert check_parity(model, build_graph(model).SerializeToString(), matrix).error_max < 1e-9
 
@@ -206,10 +244,10 @@ def test_trees_of_wild_ratios_are_the_same_in_the_graph_to_the_last_bits() -> No
 def test_quantiles_rise_steadily_where_the_probability_of_ordering_passes_a_level() -> None:
     """Without that, a last bit of p_active would decide between 0 and much, and the gate refuse a right graph."""
     spread = rising_from_nothing(np.linspace(0.5, 3.0, len(SPREAD_LEVELS)))
-    interval, value = Intervals(spread), np.full(2, 100.0)
+    interval, value = Intervals((0.0,), (spread,)), np.full(2, 100.0)
     for level in LEVELS:
         near = 1 - level + np.array([-1e-12, 1e-12])
-        found = interval.quantiles(rows()[:2], value, near)[:, LEVELS.index(level)]
+        found = interval.quantiles(value, near, near)[:, LEVELS.index(level)]
         assert abs(found[1] - found[0]) < 1e-6
 
 

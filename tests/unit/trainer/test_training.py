@@ -1,6 +1,7 @@
 """Training on small, odd and hopeless shops: it falls back and says so, and never looks behind the cutoff."""
 
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ from schemas.model_bundle import OUTPUT_NAMES
 from services.runtime.bundle import current_bundle
 from services.runtime.shutdown import KnownProblem
 from services.scorer.model import load_model
-from services.trainer.fitting import plan_windows
 from services.trainer.intervals import pinball
+from services.trainer.sources.orders import from_table
 from services.trainer.train import TrainedBundle, train
+from services.trainer.windows import plan_windows
 from tests.unit.trainer.shops import FIRST_DAY, order, shop, table
 
 
-def trained(folder: Path, rows: list[dict[str, str]], days: int, horizon_days: int) -> TrainedBundle:
-    return train(table(rows), FIRST_DAY + timedelta(days=days), horizon_days, "USD", folder)
+def trained(
+    folder: Path, rows: list[dict[str, str]], days: int, horizon_days: int, currency: str = "USD"
+) -> TrainedBundle:
+    return train(from_table(table(rows), FIRST_DAY + timedelta(days=days), currency), horizon_days, folder)
 
 
 def test_a_shop_where_nobody_comes_back_gets_the_mean(tmp_path: Path) -> None:
@@ -50,8 +54,8 @@ def test_six_hundred_customers_fall_back_visibly(tmp_path: Path) -> None:
 def test_enough_history_trains_the_trees_too(tmp_path: Path) -> None:
     bundle = trained(tmp_path, shop(4000, 400), 400, 40)
     choices = bundle.metadata["choices"]
-    assert set(choices["correction_losses_relative"]) == {"value", "orders", "p_active"}
-    assert choices["interval_losses_relative"]["0"] == 1.0
+    assert set(choices["correction_gains"]) == {"value", "orders", "p_active"}
+    assert choices["windows_as_long_as_the_horizon"]
     assert load_model(bundle.path, "USD").version == bundle.version
 
 
@@ -90,7 +94,7 @@ def test_rejected_rows_are_counted_by_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"days": 0}, "no valid row before"),
+        ({"days": 0}, "no valid order before"),
         ({"horizon_days": 0}, "horizon must be"),
         ({"currency": "XYZ"}, "no currency"),
     ],
@@ -98,13 +102,7 @@ def test_rejected_rows_are_counted_by_reason(tmp_path: Path) -> None:
 def test_what_cannot_be_trained_is_one_clear_line(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     asked: dict[str, Any] = {"days": 50, "horizon_days": 30, "currency": "USD"} | change
     with pytest.raises(KnownProblem, match=says) as problem:
-        train(
-            table(shop(20, 50)),
-            FIRST_DAY + timedelta(days=asked["days"]),
-            asked["horizon_days"],
-            asked["currency"],
-            tmp_path,
-        )
+        trained(tmp_path, shop(20, 50), **asked)
     assert "\n" not in str(problem.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -119,15 +117,30 @@ def test_metadata_says_what_the_scorer_and_the_sink_need(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("period", "horizon"), [(10, 5), (34, 30), (35, 30), (273, 273), (365, 90), (2000, 30)])
-def test_windows_end_before_the_later_one_begins(period: int, horizon: int) -> None:
+def test_windows_of_the_past_end_by_the_cutoff_and_have_history_before_them(period: int, horizon: int) -> None:
     first, cutoff = day_of(FIRST_DAY), day_of(FIRST_DAY) + period
     plan = plan_windows(first, cutoff, horizon)
-    assert plan.days <= horizon
-    if plan.later is None:
-        assert plan.fitted == ()
-        return
-    assert plan.later + plan.days == cutoff
-    assert all(first < origin and origin + plan.days <= plan.later for origin in plan.fitted)
+    assert len(set(plan.windows)) == len(plan.windows)
+    for origin, days in plan.windows:
+        assert origin + days <= cutoff
+        assert first + days // 2 <= origin
+        assert days <= horizon
+        assert not plan.full or days == horizon
+        if not plan.full:  # as far ahead, for what is known, as after the cutoff
+            assert days / (origin - first) == pytest.approx(horizon / period, rel=0.15)
+    ends = [origin + days for origin, days in plan.windows]
+    assert ends == sorted(ends)
+    assert not ends or ends[-1] >= cutoff - 2
+
+
+def test_totals_add_up_where_they_are_asked_for(tmp_path: Path) -> None:
+    data = from_table(table(shop(3000, 300)), FIRST_DAY + timedelta(days=300), "USD")
+    totals = train(data, 90, tmp_path / "totals", objective="totals").metadata
+    balanced = train(data, 90, tmp_path / "balanced").metadata
+    assert totals["expected_total"] == pytest.approx(totals["calibrated_total"], rel=1e-9)
+    assert balanced["calibrated_total"] == pytest.approx(totals["calibrated_total"], rel=1e-9)
+    assert balanced["choices"]["balance"]["share_of_calibrated_total"] >= 0.8
+    assert totals["model_version"] != balanced["model_version"]
 
 
 def test_pinball_loss_is_least_at_the_quantiles() -> None:
@@ -168,3 +181,24 @@ def test_one_day_of_history_is_no_proof_that_nobody_comes_back(tmp_path: Path) -
 def test_one_customer_who_skipped_the_last_weeks_is_not_given_up(tmp_path: Path) -> None:
     rows = [order(n, "c", 40 * n, "10.00") for n in range(10)]  # the last order is 30 days old
     assert expected_total(tmp_path, rows, 390, 30) > 2
+
+
+def test_repeated_rows_are_counted_in_the_card_and_change_nothing_else(tmp_path: Path) -> None:
+    rows = shop(60, 100)
+    once, twice = (trained(tmp_path / str(n), rows + again, 100, 30) for n, again in enumerate(([], rows[:7])))
+    assert (once.metadata["data"]["duplicates"], twice.metadata["data"]["duplicates"]) == (0, 7)
+    assert twice.metadata["data"]["rows_read"] == len(rows) + 7
+    for name in ("counts", "backtests", "quintiles", "limits"):
+        assert once.metadata[name] == twice.metadata[name]
+
+
+def test_the_bundle_has_a_card_with_plots_and_says_how_sure_each_figure_is(tmp_path: Path) -> None:
+    bundle = trained(tmp_path, shop(600, 200), 200, 60)
+    page = unescape((bundle.path / "model_card.html").read_text())
+    assert page.count("<img ") == len(list((bundle.path / "plots").glob("*.svg"))) >= 7
+    for limit in bundle.metadata["limits"]:
+        assert limit in page
+    latest = bundle.metadata["backtests"][-1]
+    assert latest["metrics"] == bundle.metadata["holdout"]["metrics"]
+    low, high = latest["intervals"]["model"]["mae"]
+    assert low < latest["metrics"]["model"]["mae"] < high

@@ -1,4 +1,5 @@
-"""Rows of the customer table: a customer's state with its replay guard, and one row a partition for its own progress.
+"""Rows of the customer table: a customer's state with its replay guard, and one row a partition for its own progress;
+how they are read and written, which of two is the better one, and what a row stands for.
 
 Pure. A row is a deterministic function of the customer's events up to its offset, so of two rows of one customer the
 one with more events applied is the better one, whoever wrote it and in whatever order they were written.
@@ -12,7 +13,7 @@ from struct import error as StructError  # noqa: N812
 
 import msgspec
 
-from domain.customer import CANCELLATION, DAY_MS, NO_ORDER, ORDER, REFUND, CustomerState, Profile, latest_ms
+from domain.customer import CANCELLATION, DAY_MS, NO_ORDER, ORDER, REFUND, CustomerState, Profile, latest_ms, union
 from domain.money import AMOUNT_MINOR_MAX
 from schemas.customer_features import FEATURE_VERSION_DAYS
 
@@ -169,8 +170,55 @@ def events_applied(value: bytes) -> int:
     return _age_decoder.decode(value).events_applied
 
 
+def better(known: bytes | None, value: bytes | None) -> bytes | None:
+    """Of two rows under one key, logged in this order, the one with more events applied; a deletion always counts."""
+    if known is None or value is None:
+        return value
+    return value if events_applied(value) >= events_applied(known) else known
+
+
 def stored(customer: bytes, row: Row) -> list[tuple[bytes, bytes | None]]:
     """What is written for a customer: keys with their values, None where a key is to be deleted."""
     if row.links is not None and row.links.forgotten:
         return [(customer, None), (erased_key(customer), encode(row))]
     return [(customer, encode(row))]
+
+
+def is_forgotten(row: Row) -> bool:
+    """Whether the customer was erased and has not come back."""
+    return row.links is not None and row.links.forgotten
+
+
+def known_state(row: Row) -> CustomerState:
+    """All that is known of the customer, with what merged customers brought along."""
+    if row.links is None or not row.links.parts:
+        return row.state
+    return union([row.state, *(part.state for part in row.links.parts.values())])
+
+
+def survivor(customer: str, row: Row) -> str | None:
+    """Whom the customer's row sends what it knows to; None if the customer stands for itself.
+
+    Merges that lead round in a circle (one shop system says a into b, another b into a) leave the customer whose id
+    sorts first.
+    """
+    links = row.links
+    if links is None or links.merged_into is None:
+        return None
+    seen, at = [customer], links.merged_into
+    while at not in seen:
+        seen.append(at)
+        part = links.parts.get(at)
+        if part is None or part.merged_into is None:
+            return links.merged_into
+        at = part.merged_into
+    if at == customer and customer == min(seen):
+        return None
+    return links.merged_into
+
+
+def standing_state(customer: str, row: Row) -> CustomerState | None:
+    """What the customer is predicted from; None for one who was erased, or who is part of another customer now."""
+    if is_forgotten(row) or survivor(customer, row) is not None:
+        return None
+    return known_state(row)

@@ -1,0 +1,47 @@
+"""What a person sees of long work, and what a file or a pipe does not."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from cli.progress import ProgressBars
+
+
+def shown(*, terminal: bool, fails: bool = False) -> str:
+    """What is left on the screen when two pieces of work were done, one of them counted."""
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=100, color_system=None)
+    try:
+        with ProgressBars(console) as progress:
+            progress("rows read", 10, 40)
+            progress("rows read", 40, 40)
+            progress("purchase models")
+            if fails:
+                raise OSError
+    except OSError:
+        pass
+    return screen.getvalue().rpartition("rows read")[2]
+
+
+def test_counted_work_shows_how_much_and_the_other_that_it_is_done() -> None:
+    last = shown(terminal=True)
+    assert "40/40" in last.splitlines()[0]
+    assert last.splitlines()[1].startswith("✓ purchase models")
+
+
+def test_work_that_failed_is_not_shown_as_done() -> None:
+    assert not shown(terminal=True, fails=True).splitlines()[1].startswith("✓")
+
+
+def test_a_pipe_gets_nothing() -> None:
+    assert shown(terminal=False).strip() == ""
+
+
+@pytest.mark.parametrize("totals", [(100, 120), (100, 90)])
+def test_an_estimate_may_change_on_the_way(totals: tuple[int, int]) -> None:
+    screen = StringIO()
+    with ProgressBars(Console(file=screen, force_terminal=True, width=100)) as progress:
+        for done, total in zip((50, totals[1]), totals, strict=True):
+            progress("rows read", done, total)
+    assert f"{totals[1]}/{totals[1]}" in screen.getvalue().rpartition("rows read")[2]
