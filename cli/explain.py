@@ -205,8 +205,9 @@ def show(console: Console, explanation: "Explanation") -> None:
     shown.add_row(Text("This customer", style="bold"), Text(_amount(explanation.prediction, unit), style="bold"), "")
     what = _OUTPUT_WORDS.get(explanation.output, explanation.output)
     days = explanation.horizon_days
+    in_unit = "" if unit == "probability" else f", in {unit}"
     console.print(
-        Text(f"Customer {explanation.customer_id} as of {explanation.as_of}: {what} within {days} days, in {unit}")
+        Text(f"Customer {explanation.customer_id} as of {explanation.as_of}: {what} within {days} days{in_unit}")
     )
     console.print(shown)
     idle = [each.label for each in explanation.contributions if not each.amount]

@@ -45,6 +45,9 @@ def generate(
     from services.trainer.generation.completeness import measure
     from services.trainer.generation.files import write_orders, write_truth
 
+    for path in (output, truth):
+        if path is not None and not show and not path.parent.is_dir():
+            raise KnownProblem(f"cannot write {path}: there is no folder {path.parent}")
     console = Console()
     options = {"customers": customers, "years": years, "start": start, "seed": seed, "currency": currency}
     given = {name: value for name, value in options.items() if value is not None}

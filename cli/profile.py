@@ -1,4 +1,6 @@
-"""`./clv train-profile`: the classic profile model, for the what-if form. The work is in services.trainer.profile."""
+"""`./clv train-profile` and `./clv what-if`: the classic profile model, and one form answered by it. The work is in
+services.trainer.profile.
+"""
 
 from collections.abc import Mapping
 from datetime import date
@@ -57,6 +59,50 @@ def train_profile(
             json_file.write_bytes(msgspec.json.format(msgspec.json.encode(trained.metadata), indent=1) + b"\n")
         except OSError as error:
             raise KnownProblem(f"cannot write {json_file}: {error.strerror or error}") from None
+
+
+def what_if(
+    model: Annotated[Path, typer.Option(help="Folder that `./clv train-profile` wrote.")],
+    total_orders: Annotated[float, typer.Option(help="Orders so far.")],
+    average_order_value: Annotated[float, typer.Option(help="Mean amount of an order.")],
+    purchase_frequency: Annotated[float, typer.Option(help="Orders a month.")],
+    customer_lifetime_days: Annotated[float, typer.Option(help="Days since the first order.")],
+    days_since_last_purchase: Annotated[float, typer.Option(help="Days since the last order.")],
+    frequency_score: Annotated[float, typer.Option(help="1 (fewest orders) to 5.")],
+    customer_age: Annotated[float | None, typer.Option(help="Years; unknown if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+) -> None:
+    """Answer one what-if form by the profile model: value so far, from seven inputs."""
+    from services.trainer.profile.loader import input_row, load_profile
+
+    inputs = {
+        "customer_age": customer_age,
+        "purchase_frequency": purchase_frequency,
+        "average_order_value": average_order_value,
+        "total_orders": total_orders,
+        "customer_lifetime_days": customer_lifetime_days,
+        "days_since_last_purchase": days_since_last_purchase,
+        "frequency_score": frequency_score,
+    }
+    loaded = load_profile(model)
+    try:
+        row = input_row(inputs)
+    except ValueError as error:
+        raise KnownProblem(str(error)) from None
+    value = float(loaded.predict(row)[0])
+    if as_json:
+        told = {"monetary_value": value, "currency": loaded.head.currency, "model_version": loaded.head.model_version}
+        print(msgspec.json.encode(told).decode())
+        return
+    console = Console()
+    console.print(f"monetary value {value:,.2f} {loaded.head.currency}, by profile model {loaded.head.model_version}",
+                  highlight=False, soft_wrap=True)  # fmt: skip
+    console.print(
+        f"orders × average order value is {total_orders * average_order_value:,.2f}: the model knows (almost) nothing "
+        "else, and says nothing of what is to come",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _own_table(orders: Path, columns: list[str] | None, currency: str, as_of: str | None) -> Any:

@@ -229,6 +229,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def _print_bundle(console: Console, metadata: Mapping[str, Any], folder: Path) -> None:
     from services.trainer.bundle_writer import FIGURES, figure
+    from services.trainer.card_facts import quiet_end
 
     counts = metadata["counts"]
     console.print(
@@ -238,8 +239,9 @@ def _print_bundle(console: Console, metadata: Mapping[str, Any], folder: Path) -
     )
     for reason, count in counts["rejected"].items():
         console.print(f"  {count:,} rows refused: {reason}", highlight=False)
-    for fallback in metadata["fallbacks"]:
-        console.print(f"  note: {fallback}", highlight=False)
+    quiet = quiet_end(metadata["data"])
+    for note in (*metadata["fallbacks"], *(() if quiet is None else (quiet,))):
+        console.print(f"  note: {note}", highlight=False)
     holdout = metadata["holdout"]
     if holdout:
         title = f"{holdout['days']} days from {holdout['from']} on, which training had not seen"

@@ -24,7 +24,7 @@ def figure(name: str, value: float | None) -> str:
     if value is None:
         return "–"
     if name in _SHARES:
-        return f"{value:+.1%}" if name == "bias" else f"{value:.1%}"
+        return (f"{value:+.1%}" if name == "bias" else f"{value:.1%}").replace("-", "−")
     return f"{value:,.2f}" if name in ("mae", "rmse") else f"{value:.3f}"
 
 
@@ -35,7 +35,7 @@ def figure_interval(name: str, interval: Sequence[float] | None) -> str:
 
 def signed(name: str, value: float) -> str:
     """A difference of two figures for a person."""
-    text = figure(name, abs(value)).lstrip("+")
+    text = figure(name, abs(value)).lstrip("+−")
     if not any(digit in text for digit in "123456789"):
         return text
     return ("+" if value > 0 else "−") + text

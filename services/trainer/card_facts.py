@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 YEAR_DAYS = 365.25
 MONTH_DAYS = 30
 FEW_REPEAT_BUYERS, FEW_CUSTOMERS = 500, 1_000
+QUIET_DAYS_MIN, QUIET_GAPS = 14, 20
+"""A silence before the cutoff of more days is told, if it is so many times the shop's mean gap between orders too."""
 SURE_MIN, SURE_BAND = 200, (0.07, 0.13)
 """Fewest customers who are sure to order among whom the share below value_p10 says anything, and what is honest."""
 
@@ -54,6 +56,7 @@ def data_facts(
         "repeat_buyers": int((_column(known, "frequency") >= 1).sum()),
         "refunded_share": _round(refunded / spent) if spent > 0 else 0.0,
         "newest_customer_days": _whole(np.nanmin(lifetime)) if np.isfinite(lifetime).any() else None,
+        "quiet_days": _whole(np.nanmin(recency)) if np.isfinite(recency).any() else None,
         "first_month_share": _round(float(np.mean(lifetime >= period - MONTH_DAYS))),
         "silent_year_share": _round(float(np.mean(recency >= YEAR_DAYS))),
         "top_percent_share": _top_share(_column(known, "monetary")),
@@ -107,8 +110,23 @@ def limits(
     ]
 
 
+def quiet_end(data: Mapping[str, Any]) -> str | None:
+    """That the data ends long before the cutoff, if it does. data: data_facts(), of an older trainer too."""
+    quiet, orders = data.get("quiet_days") or 0, data.get("orders") or 0
+    if not orders or quiet <= max(QUIET_DAYS_MIN, QUIET_GAPS * data["period_days"] / orders):
+        return None
+    return (
+        f"The last order is {quiet:,} days before the cutoff. Either the shop had no orders since, or the data ends "
+        "earlier than the cutoff: then everybody looks as if they had left, and the cutoff should be the day after the "
+        "last complete day of the data."
+    )
+
+
 def _of_the_history(data: Mapping[str, Any], horizon_days: int) -> Iterator[str]:
     period = data["period_days"]
+    quiet = quiet_end(data)
+    if quiet is not None:
+        yield quiet
     if period < YEAR_DAYS:
         yield (
             f"The history is {_count(period, 'day')} long: not one whole year. No season was seen from end to end, and "
