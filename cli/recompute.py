@@ -14,11 +14,14 @@ from domain.features import FEATURE_NAMES, INPUT_NAMES, day_of, features
 from domain.segments import STRATEGY, Segment, Thresholds, classify
 from schemas.currencies import minor_per_major
 from schemas.model_bundle import OUTPUT_NAMES
-from services.scorer.model import Model
+from services.scorer.model import Model, Outcomes
+from services.scorer.scoring import next_order_at
 
 RELATIVE_TOLERANCE = 1e-9
 """Features and predictions come from the same arithmetic: only a JSON or BSON round trip lies between."""
 CHUNK_CUSTOMERS = 5000
+PUBLISHED_OUTPUTS = tuple(name for name in OUTPUT_NAMES if name != "next_order_days")
+"""Outputs of the model that a prediction holds as they are. The remaining one becomes its expected_next_order_at."""
 
 
 @dataclass
@@ -76,8 +79,14 @@ def _compare_chunk(
         _compare_values(
             outcome, customer, "feature", FEATURE_NAMES, wanted.features[row].tolist(), document["features"]
         )
-        outputs = [float(getattr(predicted, name)[row]) for name in OUTPUT_NAMES]
-        _compare_values(outcome, customer, "prediction", OUTPUT_NAMES, outputs, document["prediction"])
+        outputs = [float(getattr(predicted, name)[row]) for name in PUBLISHED_OUTPUTS]
+        _compare_values(outcome, customer, "prediction", PUBLISHED_OUTPUTS, outputs, document["prediction"])
+        stored, expected = (
+            document["prediction"]["expected_next_order_at"],
+            next_order_of(predicted, row, document["as_of"]),
+        )
+        if stored != expected:
+            outcome.differs(customer, "prediction expected_next_order_at", stored, expected)
         _compare_segment(outcome, customer, document["prediction"], model)
 
 
@@ -86,6 +95,14 @@ def day_of_iso(date: str) -> int:
     from datetime import date as Date  # noqa: N812
 
     return day_of(Date.fromisoformat(date))
+
+
+def next_order_of(outcomes: Outcomes, row: int, as_of: str) -> str | None:
+    """The expected_next_order_at, YYYY-MM-DD, that a prediction as of a day must have by the model's outcomes of a row.
+
+    None where no order is to be expected.
+    """
+    return next_order_at(as_of, float(outcomes.p_active[row]), float(outcomes.next_order_days[row]))
 
 
 def _compare_values(

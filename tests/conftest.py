@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 from hypothesis import settings
+from hypothesis import strategies as st
 from pymongo import MongoClient
 
 from deploy.local.folders import free_ports
@@ -25,6 +26,14 @@ ROOT = Path(__file__).parent.parent
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI") == "true":
     settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Let Hypothesis work out before any test which characters there are; it keeps that on disk.
+
+    In a fresh folder that takes seconds, which its health check would take for a slow strategy of the first test.
+    """
+    st.text().validate()
 
 
 @pytest.fixture(scope="session")

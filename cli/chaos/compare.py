@@ -14,7 +14,7 @@ from cli.chaos.findings import Findings, Wrong
 from cli.chaos.load import Event
 from cli.chaos.oracle import Identities, books, by_customer, identities
 from cli.chaos.readback import Document, Evidence, Record
-from cli.recompute import day_of_iso
+from cli.recompute import PUBLISHED_OUTPUTS, day_of_iso, next_order_of
 from domain.customer import CustomerState, canonical, fold, has_ordered
 from domain.customer import Event as DomainEvent
 from domain.features import FEATURE_NAMES, INPUT_NAMES, FeatureRows, features
@@ -23,7 +23,6 @@ from schemas.currencies import minor_per_major
 from schemas.customer_features import CustomerFeatures, decode_features, feature_matrix, feature_version
 from schemas.customer_rows import OWN_PREFIX, Row, decode_row, known_state
 from schemas.dead_letters import HEADER_MESSAGE, HEADER_REASON, Reason
-from schemas.model_bundle import OUTPUT_NAMES
 from schemas.mongo import stored_prediction
 from schemas.orders import Absorbed, decode_order, domain_event
 from schemas.predictions import Prediction, decode_prediction, decode_prediction_head
@@ -324,10 +323,16 @@ def _predictions(
         for what in ("feature_version", "as_of", "inputs", "features"):
             if getattr(prediction, what) != getattr(message, what):
                 findings.add(Wrong.MISMATCH, f"predictions: {name}: {what} is not that of its features")
-        for what, column in zip(OUTPUT_NAMES, outcomes, strict=True):
-            if not _same(getattr(prediction, what), float(column[at])):
-                found = getattr(prediction, what)
-                findings.add(Wrong.MISMATCH, f"predictions: {name}: {what} is {found}, recomputed {column[at]}")
+        for what in PUBLISHED_OUTPUTS:
+            found, wanted = getattr(prediction, what), float(getattr(outcomes, what)[at])
+            if not _same(found, wanted):
+                findings.add(Wrong.MISMATCH, f"predictions: {name}: {what} is {found}, recomputed {wanted}")
+        day = next_order_of(outcomes, at, message.as_of)
+        if prediction.expected_next_order_at != day:
+            findings.add(
+                Wrong.MISMATCH,
+                f"predictions: {name}: expected_next_order_at is {prediction.expected_next_order_at}, recomputed {day}",
+            )
     findings.compared.update(prediction_records=len(records), predictions=len(names))
     return newest
 

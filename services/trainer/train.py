@@ -193,9 +193,15 @@ def _metadata(
         "reference_outcomes": {
             name: msgspec.to_builtins(drift.reference(outputs[name])) for name in ("expected_value", "p_active")
         },
-        "explanation_reference": reference_rows(fitted.known.features, value).tolist(),
+        "explanation_reference": _typical_customers(fitted.known.features, value),
         "libraries": {name: library_version(name) for name in LIBRARIES},
     }
+
+
+def _typical_customers(features: Floats, value: Floats) -> list[list[float | None]]:
+    """domain.facts.reference_rows() as metadata.json holds it: None is unknown, as JSON knows no NaN."""
+    rows = reference_rows(features, value)
+    return [[None if np.isnan(each) else float(each) for each in row] for row in rows]
 
 
 def _quintiles(quintiles: Quintiles) -> dict[str, list[float]]:

@@ -279,14 +279,16 @@ def test_one_wrong_number_in_the_features_is_found(evidence, judged, field, what
     assert any(what in example for example in findings.examples[Wrong.MISMATCH])
 
 
-def test_one_wrong_number_in_a_prediction_is_found(evidence, judged):
+@pytest.mark.parametrize(("field", "wrong"), [("value_p90", 12_345.0), ("expected_next_order_at", "2024-06-02")])
+def test_one_wrong_field_in_a_prediction_is_found(evidence, judged, field, wrong):
     at = last_at(evidence.predictions, b"customer-3")
     message = decode_prediction(evidence.predictions[at].value)
-    changed = encode_prediction(msgspec.structs.replace(message, value_p90=message.value_p90 + 1))
+    assert getattr(message, field) not in (None, wrong)
+    changed = encode_prediction(msgspec.structs.replace(message, **{field: wrong}))
     records = [*without(evidence.predictions, at), evidence.predictions[at]._replace(value=changed)]
     findings = judged(evidence._replace(predictions=records))
     assert kinds(findings) == {Wrong.MISMATCH}
-    assert any("value_p90" in example for example in findings.examples[Wrong.MISMATCH])
+    assert any(field in example for example in findings.examples[Wrong.MISMATCH])
 
 
 def test_missing_and_invented_documents_are_found(evidence, judged):
