@@ -75,8 +75,8 @@ def environment() -> Environment:
     made.filters["cell"] = cell
     made.filters["leaves"] = leaves
     made.globals.update(
-        FIGURES=HEADINGS, COMPARED=COMPARED, MODEL=MODEL, figure=figure, figure_interval=figure_interval, signed=signed,
-        verdict=verdict,
+        FIGURES=HEADINGS, COMPARED=COMPARED, COMPARED_ABOVE=(*COMPARED, "share_above_p90"), MODEL=MODEL, figure=figure,
+        figure_interval=figure_interval, signed=signed, verdict=verdict,
     )  # fmt: skip
     return made
 
@@ -104,5 +104,5 @@ def leaves(choices: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             found += leaves(value, where)
         else:
-            found.append((where, f"{value:.6g}" if isinstance(value, float) else str(value)))
+            found.append((where, f"{value + 0.0:.6g}" if isinstance(value, float) else str(value)))  # no −0
     return found
