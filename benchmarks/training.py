@@ -1,4 +1,4 @@
-"""How long it takes, and how much memory, from an orders file to training sets, in a process of its own."""
+"""How long it takes, and how much memory, from an orders file to training sets or a model, in a process of its own."""
 
 import json
 import subprocess
@@ -13,21 +13,23 @@ import numpy as np
 
 from domain.features import date_of, day_of
 from services.trainer.sources.orders import from_file
+from services.trainer.train import train
 
 FIRST_DAY = 18_993  # 2022-01-01
 YEARS = 3
 HORIZON_DAYS = 60
+WHOLE_HORIZON_DAYS = 180
 REFUND_EVERY = 25
 _WRITE_ROWS = 100_000
 
 
-def run(customers: int, orders: int, windows: int) -> dict[str, Any]:
-    """Figures of reading so many orders, and of making so many training sets of them."""
+def run(customers: int, orders: int, windows: int, whole: bool) -> dict[str, Any]:
+    """Figures of reading so many orders, and of making so many training sets of them; or, whole, of a model."""
     with tempfile.TemporaryDirectory(prefix="clv-bench-") as folder:
         path = Path(folder) / "orders.csv"
         write_orders(path, customers, orders)
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.training", str(path), str(windows)],
+            [sys.executable, "-m", "benchmarks.training", str(path), "0" if whole else str(windows)],
             cwd=Path(__file__).parents[1],
             stdout=subprocess.PIPE,
             text=True,
@@ -82,6 +84,23 @@ def measure(path: Path, windows: int) -> dict[str, Any]:
     }
 
 
+def measure_whole(path: Path) -> dict[str, Any]:
+    """The figures of this process for all that `./clv train` does, held-out periods and card included."""
+    began = time.perf_counter()
+    cutoff = date_of(FIRST_DAY) + timedelta(days=YEARS * 365)
+    data = from_file(path, None, cutoff, "USD")
+    with tempfile.TemporaryDirectory(prefix="clv-bench-") as folder:
+        bundle = train(data, WHOLE_HORIZON_DAYS, Path(folder))
+    return {
+        "events": len(data.history),
+        "customers": len(data.history.customer_ids),
+        "held_out_periods": len(bundle.metadata["backtests"]),
+        "seconds": round(time.perf_counter() - began, 1),
+        "processor_seconds": round(time.process_time(), 1),
+        "peak_megabytes": _peak_megabytes(),
+    }
+
+
 def _peak_megabytes() -> int:
     import resource
 
@@ -89,4 +108,5 @@ def _peak_megabytes() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1]), int(sys.argv[2]))))
+    orders_file, sets = Path(sys.argv[1]), int(sys.argv[2])
+    print(json.dumps(measure(orders_file, sets) if sets else measure_whole(orders_file)))

@@ -67,12 +67,13 @@ def training(
     orders: Annotated[int, typer.Option(help="Orders in the file.", min=1000)] = 1_000_000,
     customers: Annotated[int, typer.Option(help="Customers, of whom some never order.", min=10)] = 120_000,
     windows: Annotated[int, typer.Option(help="Training sets made of it.", min=1, max=24)] = 10,
+    whole: Annotated[bool, typer.Option("--whole", help="To a model with its card, as `./clv train` does.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Seconds and memory from an orders file to training sets."""
+    """Seconds and memory from an orders file to training sets, or to a model."""
     from benchmarks.training import run
 
-    _report(run(customers, orders, windows), json_file)
+    _report(run(customers, orders, windows, whole), json_file)
 
 
 @app.command()
