@@ -1,39 +1,71 @@
-"""`./clv test`: style, types and architecture, then the tests. Ends with pytest's own summary."""
+"""`./clv test`: style, types and architecture, and the tests. Ends with pytest's own summary, unless a check fails."""
 
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 from cli.platform import ROOT
 
+
+class Check(NamedTuple):
+    """A command of the development environment that says nothing where all is well."""
+
+    name: str
+    command: tuple[str, ...]
+
+    def start(self) -> "subprocess.Popen[str]":
+        """The running command, its output kept."""
+        return subprocess.Popen(
+            [str(ROOT / ".venv" / "bin" / self.command[0]), *self.command[1:]],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def end(self, running: "subprocess.Popen[str]") -> int:
+        """Its exit code, once it has ended; what it found is printed."""
+        found, _ = running.communicate()
+        if running.returncode != 0:
+            print(found, file=sys.stderr)
+            print(f"clv test: {self.name} failed: {' '.join(self.command)}", file=sys.stderr)
+        return running.returncode
+
+
 CHECKS = (
-    ("format", ["ruff", "format", "--check", "--quiet", "."]),
-    ("lint", ["ruff", "check", "--quiet", "."]),
-    ("types", ["mypy", "--no-error-summary"]),
-    ("architecture", ["lint-imports", "--no-cache"]),
+    Check("format", ("ruff", "format", "--check", "--quiet", ".")),
+    Check("lint", ("ruff", "check", "--quiet", ".")),
+    Check("architecture", ("lint-imports", "--no-cache")),
 )
+# Takes most of a minute in a fresh folder, on one core: the tests run meanwhile.
+TYPES = Check("types", ("mypy", "--no-error-summary"))
 # Much of the time goes into waiting for servers and for session timeouts, so two files run at a time, each with servers
 # of its own.
 PARALLEL = ("-n", "2", "--dist", "loadfile")
-FAST = ("tests/unit", "tests/properties", "tests/contract", "tests/test_tidy.py")
+FAST = (
+    "tests/unit",
+    "tests/properties",
+    "tests/contract",
+    "tests/test_tidy.py",
+    "-m",
+    "not (integration or e2e or slow)",
+)
 
 
 def run_tests(fast: bool, arguments: list[str]) -> int:
-    """Run the checks, then pytest with further arguments; the first exit code that is not 0, else 0."""
-    for name, command in CHECKS:
+    """Run the checks, and pytest with further arguments; the first exit code that is not 0, else 0."""
+    for check in CHECKS:
         began = time.perf_counter()
-        found = subprocess.run(
-            [str(ROOT / ".venv" / "bin" / command[0]), *command[1:]],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
+        if code := check.end(check.start()):
+            return code
+        print(f"{check.name} ok ({time.perf_counter() - began:.1f} s)", flush=True)
+    print(f"{TYPES.name} are checked while the tests run", flush=True)
+    types = TYPES.start()
+    try:
+        tests = subprocess.run(
+            [sys.executable, "-m", "pytest", *PARALLEL, *(FAST if fast else ()), *arguments], cwd=ROOT, check=False
         )
-        if found.returncode != 0:
-            print(found.stdout + found.stderr, file=sys.stderr)
-            print(f"clv test: {name} failed: {' '.join(command)}", file=sys.stderr)
-            return found.returncode
-        print(f"{name} ok ({time.perf_counter() - began:.1f} s)", flush=True)
-    chosen = list(FAST) if fast else []
-    command = [sys.executable, "-m", "pytest", *PARALLEL, *chosen, *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+        return TYPES.end(types) or tests.returncode
+    finally:
+        types.kill()

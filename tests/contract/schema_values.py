@@ -96,10 +96,23 @@ def _objects(schema: JsonSchema, root: JsonSchema) -> Values:
     return st.builds(lambda left, right: right | left, known, others)
 
 
-@st.composite
-def nearly_valid(draw: st.DrawFn, schema: JsonSchema) -> Any:
+# Written as JSON, since that is how they come.
+_TEMPTING = r"""["", " ", "\t", "a\nb", "\u0000", "\u00a0", "0", "0.00", "-1", "+1", "1e3", "1,5", "12.34", "NaN", "1",
+"usd", "USD", "99999999999999999999", "1.0000000000000000000", 12.34, 1, 1.0, 2, 1980, true, null, [], {}, 1700000000,
+"2024-01-31T12:00:00", "2024-01-31", "2024-02-30T00:00:00Z", "2024-01-31T12:00Z", "2024-01-31T12:00:00Z",
+"2024-01-31 12:00:00+01:00", "order.placed", "order.lost"]"""
+TEMPTING = st.sampled_from([*json.loads(_TEMPTING), "x" * 257, "é" * 256])
+SPOILT = JSON | TEMPTING
+
+
+def nearly_valid(schema: JsonSchema) -> Values:
     """A valid object with up to two of its fields left out, or replaced by something else."""
-    value = dict(draw(valid(schema)))
+    return _spoilt(valid(schema))  # made once: to make the values of a large schema takes longer than to draw one
+
+
+@st.composite
+def _spoilt(draw: st.DrawFn, objects: Values) -> Any:
+    value = dict(draw(objects))
     for _ in range(draw(st.integers(0, 2))):
         names = sorted(value)
         if not names:
@@ -108,13 +121,5 @@ def nearly_valid(draw: st.DrawFn, schema: JsonSchema) -> Any:
         if draw(st.booleans()):
             del value[name]
         else:
-            value[name] = draw(JSON | TEMPTING)
+            value[name] = draw(SPOILT)
     return value
-
-
-# Written as JSON, since that is how they come.
-_TEMPTING = r"""["", " ", "\t", "a\nb", "\u0000", "\u00a0", "0", "0.00", "-1", "+1", "1e3", "1,5", "12.34", "NaN", "1",
-"usd", "USD", "99999999999999999999", "1.0000000000000000000", 12.34, 1, 1.0, 2, 1980, true, null, [], {}, 1700000000,
-"2024-01-31T12:00:00", "2024-01-31", "2024-02-30T00:00:00Z", "2024-01-31T12:00Z", "2024-01-31T12:00:00Z",
-"2024-01-31 12:00:00+01:00", "order.placed", "order.lost"]"""
-TEMPTING = st.sampled_from([*json.loads(_TEMPTING), "x" * 257, "é" * 256])

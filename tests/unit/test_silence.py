@@ -26,6 +26,8 @@ from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
 
+pytestmark = pytest.mark.slow
+
 HISTORY_DAYS, HORIZON_DAYS = 340, 60
 DAY_ONE = day_of(FIRST_DAY)
 BUYS_EVERY_DAYS = {b"buyer-a": 10, b"buyer-b": 15, b"silent-a": 10, b"silent-b": 15, b"silent-c": 30}

@@ -218,6 +218,7 @@ def test_the_likelihood_of_very_long_histories_is_finite(model):
 # --- simulated customers -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @by_simulated_model
 def test_fits_recover_the_parameters_that_made_the_customers(model):
     people = simulated(model, 120_000, 7, 180.0)

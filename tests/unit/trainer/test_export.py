@@ -89,22 +89,21 @@ def what_if(matrix: Floats) -> Floats:
 
 
 @cache
-def with_trees(name: str) -> ValueModel:
-    """A model in which every tree ensemble has its say."""
+def corrections() -> dict[str, Correction]:
+    """A tree ensemble for each target."""
     chance = np.random.default_rng(1)
     matrix = np.concatenate([rows(), what_if(rows())])
 
-    def trees(**settings: object) -> object:
+    def trees() -> object:
         target = np.exp(0.4 * chance.standard_normal(len(matrix))) * (1 + (matrix[:, 0] > 60))
-        return fit_exactly(new_trees(len(matrix), **settings), fitting_features(matrix), target, np.ones(len(matrix)))
+        return fit_exactly(new_trees(len(matrix)), fitting_features(matrix), target, np.ones(len(matrix)))
 
-    return ValueModel(
-        90,
-        STRUCTURALS[name],
-        {target: Correction(0.5, trees()) for target in TARGETS},
-        dict.fromkeys(TARGETS, CURVE),
-        THREE_GROUPS,
-    )
+    return {target: Correction(0.5, trees()) for target in TARGETS}
+
+
+def with_trees(name: str) -> ValueModel:
+    """A model in which every tree ensemble has its say."""
+    return ValueModel(90, STRUCTURALS[name], corrections(), dict.fromkeys(TARGETS, CURVE), THREE_GROUPS)
 
 
 def structural_only(name: str) -> ValueModel:

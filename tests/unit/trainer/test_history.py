@@ -259,6 +259,7 @@ def test_nothing_known_is_an_empty_history() -> None:
         empty.daily()
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_packed_orders_not_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, rows = tmp_path / "orders.csv", 30_000
     with path.open("w") as file:

@@ -51,11 +51,15 @@ CELLS = {
 }  # fmt: skip
 
 
+SPOILT = st.sets(st.sampled_from(COLUMNS), max_size=3)
+TYPES = st.sampled_from(["order", "refund"])
+
+
 @st.composite
 def rows(draw: st.DrawFn) -> dict[str, str]:
     """A good row with some of its cells spoilt."""
-    spoilt = draw(st.sets(st.sampled_from(COLUMNS), max_size=3))
-    kind = {"type": draw(st.sampled_from(["order", "refund"]))}
+    spoilt = draw(SPOILT)
+    kind = {"type": draw(TYPES)}
     return GOOD | kind | {name: draw(CELLS[name]) for name in sorted(spoilt)}
 
 

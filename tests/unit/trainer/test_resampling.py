@@ -66,6 +66,7 @@ def test_the_interval_of_the_mean_error_is_that_of_the_central_limit():
     assert high - low == pytest.approx(2 * 1.96 * error.std() / math.sqrt(len(error)), rel=0.15)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     truth = np.mean([measure(*shop(20_000, 100 + seed)[:2])["ngini"] for seed in range(3)])
     held = 0
@@ -85,6 +86,7 @@ def test_a_difference_is_surer_than_the_two_figures_apart():
     assert high - low < sum(apart)
 
 
+@pytest.mark.slow
 def test_a_sample_of_many_customers_gives_the_interval_of_all_of_them():
     targets, good, bad = shop(12_000, 4)
     guesses = {"good": good, "bad": bad}

@@ -41,8 +41,13 @@ def test_one_order_is_enough_for_a_bundle(tmp_path: Path) -> None:
     assert load_model(bundle.path, "USD").predict(np.full((1, len(bundle.metadata["feature_names"])), np.nan))
 
 
-def test_six_hundred_customers_fall_back_visibly(tmp_path: Path) -> None:
-    bundle = trained(tmp_path, shop(600, 200), 200, 60)
+@pytest.fixture(scope="module")
+def bundle_of_600(tmp_path_factory: pytest.TempPathFactory) -> TrainedBundle:
+    return trained(tmp_path_factory.mktemp("models"), shop(600, 200), 200, 60)
+
+
+def test_six_hundred_customers_fall_back_visibly(bundle_of_600: TrainedBundle) -> None:
+    bundle = bundle_of_600
     assert bundle.metadata["structural"]["name"] in ("BG/NBD", "MBG/NBD", "Pareto/NBD")
     card = (bundle.path / "model_card.md").read_text()
     for fallback in bundle.metadata["fallbacks"]:
@@ -51,6 +56,7 @@ def test_six_hundred_customers_fall_back_visibly(tmp_path: Path) -> None:
     assert metrics["model"]["rmse"] < metrics["past spend rate"]["rmse"]
 
 
+@pytest.mark.slow
 def test_enough_history_trains_the_trees_too(tmp_path: Path) -> None:
     bundle = trained(tmp_path, shop(4000, 400), 400, 40)
     choices = bundle.metadata["choices"]
@@ -59,6 +65,7 @@ def test_enough_history_trains_the_trees_too(tmp_path: Path) -> None:
     assert load_model(bundle.path, "USD").version == bundle.version
 
 
+@pytest.mark.slow
 def test_nothing_from_the_cutoff_on_reaches_the_bundle(tmp_path: Path) -> None:
     rows = shop(300, 200)
     future = [order(f"f{day}", "c00000", day, "500.00") for day in range(150, 190)] + [order("z", "c1", 199, "0.00")]
@@ -67,12 +74,14 @@ def test_nothing_from_the_cutoff_on_reaches_the_bundle(tmp_path: Path) -> None:
     assert first.metadata == second.metadata
 
 
+@pytest.mark.slow
 def test_the_same_rows_in_another_order_give_the_same_version(tmp_path: Path) -> None:
     rows = shop(300, 150)
     versions = {trained(tmp_path / str(n), each, 150, 60).version for n, each in enumerate((rows, rows[::-1]))}
     assert len(versions) == 1
 
 
+@pytest.mark.slow
 def test_another_horizon_is_another_version(tmp_path: Path) -> None:
     rows = shop(300, 150)
     a, b = (trained(tmp_path, rows, 150, horizon) for horizon in (30, 31))
@@ -81,6 +90,7 @@ def test_another_horizon_is_another_version(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {a.version, b.version, "current"}
 
 
+@pytest.mark.slow
 def test_rejected_rows_are_counted_by_reason(tmp_path: Path) -> None:
     broken = [order("x", "c", 5, "-1"), order("y", "", 5), order("z", "c", 5, "a")]
     bundle = trained(tmp_path, shop(50, 100) + broken, 100, 30)
@@ -107,8 +117,8 @@ def test_what_cannot_be_trained_is_one_clear_line(tmp_path: Path, change: dict[s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_metadata_says_what_the_scorer_and_the_sink_need(tmp_path: Path) -> None:
-    metadata = trained(tmp_path, shop(300, 200), 200, 60).metadata
+def test_metadata_says_what_the_scorer_and_the_sink_need(bundle_of_600: TrainedBundle) -> None:
+    metadata = bundle_of_600.metadata
     assert [output["name"] for output in metadata["outputs"]] == list(OUTPUT_NAMES)
     assert len(metadata["value_quantiles"]) == 101
     assert metadata["value_quantiles"] == sorted(metadata["value_quantiles"])
@@ -133,6 +143,7 @@ def test_windows_of_the_past_end_by_the_cutoff_and_have_history_before_them(peri
     assert not ends or ends[-1] >= cutoff - 2
 
 
+@pytest.mark.slow
 def test_totals_add_up_where_they_are_asked_for(tmp_path: Path) -> None:
     data = from_table(table(shop(3000, 300)), FIRST_DAY + timedelta(days=300), "USD")
     totals = train(data, 90, tmp_path / "totals", objective="totals").metadata
@@ -156,6 +167,7 @@ def expected_total(folder: Path, rows: list[dict[str, str]], days: int, horizon_
     return float(np.sum(found["expected_value"]))
 
 
+@pytest.mark.slow
 def test_a_shop_that_refunds_everything_is_expected_to_bring_little(tmp_path: Path) -> None:
     rows = shop(400, 200)
     kept = expected_total(tmp_path / "kept", rows, 200, 90)
@@ -183,6 +195,7 @@ def test_one_customer_who_skipped_the_last_weeks_is_not_given_up(tmp_path: Path)
     assert expected_total(tmp_path, rows, 390, 30) > 2
 
 
+@pytest.mark.slow
 def test_repeated_rows_are_counted_in_the_card_and_change_nothing_else(tmp_path: Path) -> None:
     rows = shop(60, 100)
     once, twice = (trained(tmp_path / str(n), rows + again, 100, 30) for n, again in enumerate(([], rows[:7])))
@@ -192,8 +205,8 @@ def test_repeated_rows_are_counted_in_the_card_and_change_nothing_else(tmp_path:
         assert once.metadata[name] == twice.metadata[name]
 
 
-def test_the_bundle_has_a_card_with_plots_and_says_how_sure_each_figure_is(tmp_path: Path) -> None:
-    bundle = trained(tmp_path, shop(600, 200), 200, 60)
+def test_the_bundle_has_a_card_with_plots_and_says_how_sure_each_figure_is(bundle_of_600: TrainedBundle) -> None:
+    bundle = bundle_of_600
     page = unescape((bundle.path / "model_card.html").read_text())
     assert page.count("<img ") == len(list((bundle.path / "plots").glob("*.svg"))) >= 7
     for limit in bundle.metadata["limits"]:

@@ -30,6 +30,7 @@ def shop() -> Shop:
     return generate(preset("default", customers=20_000, years=3, seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shop.csv", "shop.parquet"])
 def test_the_default_shop_is_complete_after_reading_and_judging(shop: Shop, tmp_path: Path, name: str):
     """Its file has 1 % broken rows, 2 % late ones, 5 % in other forms, and no good row of .01 % of events."""

@@ -18,6 +18,8 @@ from domain.rfm_scores import Quintiles
 from services.trainer.generation import Shop, generate, preset
 from services.trainer.judged_rows import domain_events
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (1, 2, 3, 4)
 FIT = {"pareto": fit_pareto_nbd, "bg": fit_bg_nbd}
 LOGLIK = {"pareto": pareto_loglik, "bg": bg_loglik}

@@ -56,6 +56,7 @@ def test_every_ensemble_learns_the_product():
     assert figures[BOOSTED_LINE]["r2"] > 0.99999
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_trials")
 def test_a_shuffled_target_is_seen_to_be_unlearnable(tmp_path: Path):
     random = np.random.default_rng(5)
@@ -64,6 +65,7 @@ def test_a_shuffled_target_is_seen_to_be_unlearnable(tmp_path: Path):
     assert all(each["r2"] < 0.5 for each in figures.values()), figures
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_trials")
 def test_held_out_customers_have_no_say_in_what_is_fitted(tmp_path: Path):
     _, split = scored()
@@ -101,6 +103,7 @@ def test_a_reference_is_not_chosen_even_where_it_is_right():
     assert train._choose(fitted, replace(table, value=fitted[0].predict(table.inputs)), split) is not fitted[0]
 
 
+@pytest.mark.slow
 def test_the_same_table_and_seed_give_the_same_version(tmp_path: Path):
     again = train_profile(profiles(), tmp_path, seed=SEED, with_network=False)
     assert again.version == trained().version
@@ -117,6 +120,7 @@ def train_table(count: int) -> Any:
     return replace(known, customer_ids=known.customer_ids[:count])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_trials")
 def test_a_candidate_that_fails_the_gate_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     honest = train.export
@@ -308,6 +312,7 @@ def test_another_graph_is_refused(tmp_path: Path):
 # ---------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_trials")
 def test_without_keras_the_command_says_how_to_get_it_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(network, "keras_is_installed", lambda: False)
@@ -321,6 +326,7 @@ def test_without_keras_the_command_says_how_to_get_it_and_goes_on(tmp_path: Path
     assert what_if(load_profile(tmp_path), FORM) == pytest.approx(600.0, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_trials")
 def test_the_command_takes_a_shops_own_orders(tmp_path: Path):
     rows = ["order_id,customer_id,occurred_at,amount"]
