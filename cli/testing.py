@@ -1,5 +1,6 @@
 """`./clv test`: style, types and architecture, and the tests. Ends with pytest's own summary, unless a check fails."""
 
+import os
 import subprocess
 import sys
 import time
@@ -53,6 +54,17 @@ FAST = (
 )
 
 
+def _environment() -> dict[str, str]:
+    """Of the tests, which start hundreds of processes: each would otherwise compile all that it imports anew.
+
+    Who wants no bytecode beside the code still gets none.
+    """
+    kept = dict(os.environ)
+    if kept.pop("PYTHONDONTWRITEBYTECODE", None):
+        kept.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".clv" / "bytecode"))
+    return kept
+
+
 def run_tests(fast: bool, arguments: list[str]) -> int:
     """Run the checks, and pytest with further arguments; the first exit code that is not 0, else 0."""
     for check in CHECKS:
@@ -64,7 +76,10 @@ def run_tests(fast: bool, arguments: list[str]) -> int:
     types = TYPES.start()
     try:
         tests = subprocess.run(
-            [sys.executable, "-m", "pytest", *PARALLEL, *(FAST if fast else ()), *arguments], cwd=ROOT, check=False
+            [sys.executable, "-m", "pytest", *PARALLEL, *(FAST if fast else ()), *arguments],
+            cwd=ROOT,
+            env=_environment(),
+            check=False,
         )
         return TYPES.end(types) or tests.returncode
     finally:

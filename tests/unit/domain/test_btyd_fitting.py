@@ -58,6 +58,11 @@ def cdnow_sample() -> PurchaseHistories:
     return purchase_histories(**_golden_columns("btyd_cdnow_sample.csv"))
 
 
+@cache
+def fit_of_sample(model: type[OrderModel]) -> OrderModelFit:
+    return FIT[model](cdnow_sample())
+
+
 def _theta(model: OrderModel) -> np.ndarray:
     return np.array([getattr(model, field) for field in model.__struct_fields__])
 
@@ -78,7 +83,7 @@ def _loglik_weeks(fit: OrderModelFit, histories: PurchaseHistories) -> float:
 
 def test_bg_nbd_reproduces_the_published_cdnow_estimates():
     """Fader, Hardie & Lee (2005), table 2: r=.243 α=4.414 a=.793 b=2.426, LL −9,582.4."""
-    fit = fit_bg_nbd(cdnow_sample())
+    fit = fit_of_sample(BgNbd)
     assert (fit.customers, fit.repeat_buyers, fit.converged, fit.at_bounds) == (2357, 946, True, ())
     assert _theta_weeks(fit) == pytest.approx([0.243, 4.414, 0.793, 2.426], abs=6e-4)
     assert _loglik_weeks(fit, cdnow_sample()) == pytest.approx(-9582.4, abs=0.06)
@@ -86,16 +91,16 @@ def test_bg_nbd_reproduces_the_published_cdnow_estimates():
 
 def test_pareto_nbd_reproduces_the_published_cdnow_estimates():
     """Fader, Hardie & Lee (2005), table 2: r=.553 α=10.578 s=.606 β=11.669, LL −9,595.0."""
-    fit = fit_pareto_nbd(cdnow_sample())
+    fit = fit_of_sample(ParetoNbd)
     assert fit.converged
     assert _theta_weeks(fit) == pytest.approx([0.553, 10.578, 0.606, 11.669], abs=2e-3)
     assert _loglik_weeks(fit, cdnow_sample()) == pytest.approx(-9595.0, abs=0.06)
 
 
 def test_mbg_nbd_fits_cdnow_no_worse_than_bg_nbd():
-    fit = fit_mbg_nbd(cdnow_sample())
+    fit = fit_of_sample(MbgNbd)
     assert fit.converged
-    assert fit.log_likelihood >= fit_bg_nbd(cdnow_sample()).log_likelihood
+    assert fit.log_likelihood >= fit_of_sample(BgNbd).log_likelihood
 
 
 def test_gamma_gamma_reproduces_the_published_cdnow_estimates():
@@ -256,13 +261,13 @@ def test_a_fit_depends_neither_on_row_order_nor_on_folding(model):
     shuffled = np.random.default_rng(5).permutation(rows)
     again = purchase_histories(*shuffled.T)
     assert again.x.size == sample.x.size
-    assert FIT[type(model)](again).params == FIT[type(model)](sample).params
+    assert FIT[type(model)](again).params == fit_of_sample(type(model)).params
 
 
 @by_model
 @pytest.mark.parametrize("days_per_unit", [1 / 24, 365.25])
 def test_a_fit_does_not_depend_on_the_unit_of_time(model, days_per_unit):
-    days = FIT[type(model)](cdnow_sample()).params
+    days = fit_of_sample(type(model)).params
     other = FIT[type(model)](cdnow_sample().scaled(days_per_unit)).params
     for field in days.__struct_fields__:
         unit = days_per_unit if field.endswith("_days") else 1.0
@@ -279,7 +284,7 @@ def test_a_spend_fit_is_a_stationary_point_of_the_likelihood():
 
 @by_model
 def test_an_order_fit_is_a_stationary_point_of_the_likelihood(model):
-    theta = _theta(FIT[type(model)](cdnow_sample()).params)
+    theta = _theta(fit_of_sample(type(model)).params)
     _, gradient = LOGLIK[type(model)](theta, cdnow_sample())
     assert np.abs(gradient * theta).max() < 1e-5 * 2357
 
@@ -363,7 +368,7 @@ def test_records_survive_json_exactly():
         assert order_model_from_json(to_json(model)) == model
     spend = GammaGamma(6.25, 3.74, 15.44)
     assert spend_model_from_json(to_json(spend)) == spend
-    fit = fit_bg_nbd(cdnow_sample())
+    fit = fit_of_sample(BgNbd)
     assert json.loads(to_json(fit))["params"]["model"] == "bg_nbd"
 
 
