@@ -163,6 +163,7 @@ def _by_definition(model: OrderModel, x: int, t_x: float, age: float, horizon: f
     return {"loglik": np.log(total), "p_alive": alive / total, "orders": orders / total, "p_order": once / total}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [BgNbd(1.3, 40.0, 1.2, 2.4), MbgNbd(0.9, 25.0, 1.4, 1.9), ParetoNbd(1.1, 30.0, 1.5, 90.0)],

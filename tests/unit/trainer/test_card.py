@@ -164,6 +164,7 @@ def test_no_customer_is_named(files):
     assert not [customer for customer in ids for content in files.values() if customer in content]
 
 
+@pytest.mark.slow
 def test_the_same_facts_give_the_same_bytes(files):
     assert card_files({"model_version": "0123456789abcdef", **metadata()}, BACKTESTS) == files
 
@@ -178,7 +179,7 @@ def test_the_card_has_no_part_in_the_version(tmp_path: Path):
     }  # fmt: skip
     assert {path.stem for path in (folder / "plots").iterdir()} == PLOTS
     assert not (plain / "plots").exists()
-    other, _ = write_bundle(tmp_path / "a", b"graph", facts | {"limits": ["another"]}, BACKTESTS)
+    other, _ = write_bundle(tmp_path / "a", b"graph", facts | {"limits": ["another"]})
     assert other != with_plots
 
 

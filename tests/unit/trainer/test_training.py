@@ -46,6 +46,7 @@ def bundle_of_600(tmp_path_factory: pytest.TempPathFactory) -> TrainedBundle:
     return trained(tmp_path_factory.mktemp("models"), shop(600, 200), 200, 60)
 
 
+@pytest.mark.slow
 def test_six_hundred_customers_fall_back_visibly(bundle_of_600: TrainedBundle) -> None:
     bundle = bundle_of_600
     assert bundle.metadata["structural"]["name"] in ("BG/NBD", "MBG/NBD", "Pareto/NBD")
@@ -57,10 +58,11 @@ def test_six_hundred_customers_fall_back_visibly(bundle_of_600: TrainedBundle) -
 
 
 @pytest.mark.slow
-def test_enough_history_trains_the_trees_too(tmp_path: Path) -> None:
+def test_enough_history_trains_and_tests_corrections_too(tmp_path: Path) -> None:
     bundle = trained(tmp_path, shop(4000, 400), 400, 40)
     choices = bundle.metadata["choices"]
-    assert set(choices["correction_gains"]) == {"value", "orders", "p_active"}
+    assert choices["corrections"]["tested_windows"] == 2
+    assert set(choices["corrections"]["gains"]) == {"value", "orders", "p_active"}
     assert choices["windows_as_long_as_the_horizon"]
     assert load_model(bundle.path, "USD").version == bundle.version
 
@@ -117,6 +119,7 @@ def test_what_cannot_be_trained_is_one_clear_line(tmp_path: Path, change: dict[s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_metadata_says_what_the_scorer_and_the_sink_need(bundle_of_600: TrainedBundle) -> None:
     metadata = bundle_of_600.metadata
     assert [output["name"] for output in metadata["outputs"]] == list(OUTPUT_NAMES)
@@ -190,6 +193,7 @@ def test_one_day_of_history_is_no_proof_that_nobody_comes_back(tmp_path: Path) -
     assert 0 < expected_total(tmp_path, rows, 1, 30) < 40
 
 
+@pytest.mark.slow
 def test_one_customer_who_skipped_the_last_weeks_is_not_given_up(tmp_path: Path) -> None:
     rows = [order(n, "c", 40 * n, "10.00") for n in range(10)]  # the last order is 30 days old
     assert expected_total(tmp_path, rows, 390, 30) > 2
@@ -205,6 +209,7 @@ def test_repeated_rows_are_counted_in_the_card_and_change_nothing_else(tmp_path:
         assert once.metadata[name] == twice.metadata[name]
 
 
+@pytest.mark.slow
 def test_the_bundle_has_a_card_with_plots_and_says_how_sure_each_figure_is(bundle_of_600: TrainedBundle) -> None:
     bundle = bundle_of_600
     page = unescape((bundle.path / "model_card.html").read_text())
