@@ -17,6 +17,10 @@ BANDS = 10
 """Equally large groups of customers by prediction, each with a factor of its own: the deciles that are reported."""
 PRIOR_CUSTOMERS = 12
 """A band's factor is drawn towards that of all as if so many more customers had ordered in it just as expected."""
+PERSISTENCE = 0.5
+"""How much of what earlier windows were too low or high by is expected of the days to come. Windows are of a younger
+shop and of other seasons: over 42 simulated shops of all kinds the total erred by 17 % (mean) with all of it, 18 % with
+none, and 13 % with half."""
 SLOPE_MIN = 0.05
 """Of log(prediction × factor) by log(prediction): the factor never turns the order of two customers around."""
 PREDICTION_MIN = 1e-12
@@ -56,11 +60,11 @@ class Level(NamedTuple):
 
 
 def level(samples: Sequence[Sample]) -> Level:
-    """The ratio of totals, shrunk by the positive-part rule of James & Stein (1961).
+    """The ratio of totals, shrunk by the positive-part rule of James & Stein (1961) and by PERSISTENCE.
 
-    The weighted mean m of the windows' log ratios counts as m · max(0, 1 − se²/m²), where se² is the sampling error of
-    a window's total over the number of windows that do not overlap (about half of them) and the spread between the
-    windows over their number."""
+    The weighted mean m of the windows' log ratios counts as PERSISTENCE · m · max(0, 1 − se²/m²), where se² is the
+    sampling error of a window's total over the number of windows that do not overlap (about half of them) and the
+    spread between the windows over their number."""
     weights = _weights(samples)
     totals = np.array([max(float(each.happened.sum()), 1e-9) for each in samples])
     ratios = np.log(totals / np.array([max(float(each.predicted.sum()), 1e-9) for each in samples]))
@@ -68,7 +72,7 @@ def level(samples: Sequence[Sample]) -> Level:
     mean = float(weights @ ratios)
     between = float(weights @ (ratios - mean) ** 2) / max(len(ratios) - 1, 1)
     error = float(weights @ noise) / max(1.0, len(ratios) / 2) + between
-    kept = max(0.0, 1.0 - error / mean**2) if mean else 0.0
+    kept = PERSISTENCE * max(0.0, 1.0 - error / mean**2) if mean else 0.0
     return Level(kept * mean, tuple(ratios.tolist()), kept)
 
 
@@ -115,8 +119,9 @@ MAE_COST_MAX = 0.007
 RMSE_COST_MAX = 0.0
 TOTAL_GAIN = 0.02
 """Points of the total that make it better than the baseline's."""
-SHARE_MIN = 0.8
-"""Where more than a fifth of the total would have to be given up, it is not worth it: the total is predicted whole."""
+SHARE_MIN = 0.75
+"""Where more than a quarter of the total would have to be given up, it is not worth it: the total is predicted
+whole."""
 _STEPS = 41
 
 

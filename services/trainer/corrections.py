@@ -1,9 +1,9 @@
-"""Gradient-boosted trees on the ratio of what happened to what the structural model expected, shrunk by a weight that a
-later window chose. They must never set the level: within each window the ratios are divided by the window's own ratio,
-so that a season the trees have seen is not carried into one they have not.
+"""What is learnt against the structural model: a ridge regression on signals without a unit, and gradient-boosted trees
+on the ratio of what happened to what was expected, followed as far as later windows said. They must never set the
+level: each window has its own, which is forgotten, so that a season that was seen is not carried into one that was not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -21,21 +21,23 @@ from domain.metrics import (
     spearman,
 )
 from services.trainer.history import TrainingSet
+from services.trainer.regression import Lesson, Regression, fit_regression, log_odds
+from services.trainer.signals import Scale, scale_of, signals
 from services.trainer.structural import Expectation, Structural
 
 Floats = NDArray[np.float64]
 
 TARGETS = ("value", "orders", "p_active")
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-GAIN_MIN = 0.003
-"""A weight must lower the measures of the later window by this share on average, or there are no trees."""
-HARM_MAX = 0.001
-"""What a single measure may grow by before it counts against a weight, HARM_WEIGHT times over."""
-HARM_WEIGHT = 3.0
 RATIO_MAX = 4.0
 """Largest factor that trees may ask for."""
 RATIO_MIN = 0.05
 """Smallest one: no customer is written off by trees alone."""
+LOG_FACTOR_MIN, LOG_FACTOR_MAX = float(np.log(RATIO_MIN)), float(np.log(RATIO_MAX))
+"""What a regression may ask for, in logarithms (or log odds)."""
+TREES_SHARE = 0.5
+"""How much of what trees ask for counts as their opinion."""
+LESSON_ROWS_MAX = 60_000
+"""Rows of a window that a regression is shown: its two dozen coefficients need no more."""
 TREES = 60
 BINS = 200
 """Values of a feature that trees tell apart; scikit-learn's own limit is 255."""
@@ -57,31 +59,58 @@ def tree_features(matrix: Floats) -> NDArray[np.float32]:
     return np.clip(matrix, -FEATURE_MAX, FEATURE_MAX).astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class Correction:
-    """A factor on one of the structural expectations; weight 0 is the factor 1."""
-
-    weight: float
-    trees: HistGradientBoostingRegressor | None
-
-    def factor(self, matrix: Floats) -> Floats:
-        """1 + weight × (ratio − 1), shape (n,)."""
-        if self.trees is None or self.weight == 0:
-            return np.ones(len(matrix))
-        return weighted(self.weight, tree_ratio(self.trees, matrix))
-
-
 def tree_ratio(trees: HistGradientBoostingRegressor, matrix: Floats) -> Floats:
     """What the trees make of each row, bounded, shape (n,)."""
     return np.asarray(np.clip(trees.predict(tree_features(matrix)), RATIO_MIN, RATIO_MAX), dtype=np.float64)
 
 
-def weighted(weight: float, ratio: Floats) -> Floats:
-    """The factor that a ratio is at a weight, shape (n,)."""
-    return np.asarray(1 + weight * (ratio - 1), dtype=np.float64)
+@dataclass(frozen=True, eq=False)
+class Corrections:
+    """What a regression and trees have to say against the structural expectations, and how far they are followed.
+
+    `trees` and `weights` have one for each of TARGETS; with weight 0 an expectation stays as it is."""
+
+    regression: Regression
+    trees: Mapping[str, HistGradientBoostingRegressor]
+    weights: Mapping[str, float]
+
+    def opinions(self, matrix: Floats, expected: Expectation, horizon_days: int, scale: Scale) -> dict[str, Floats]:
+        """What is to be added to the logarithm (p_active: to the log odds) of each expectation, by target, (n,).
+
+        A mean of three opinions of which the structural model's is that nothing is: averages of unlike models err less
+        than each of them (Bates & Granger 1969). What is said of orders is said of value too, whose own trees and
+        regression, noisier as money is, are the other two opinions of it; that regression counts half."""
+        told = signals(matrix, expected, horizon_days, scale)
+        linear = {
+            target: np.clip(self.regression.linear(told, target), LOG_FACTOR_MIN, LOG_FACTOR_MAX) for target in TARGETS
+        }
+        factor = {target: 1.0 + TREES_SHARE * (tree_ratio(self.trees[target], matrix) - 1.0) for target in TARGETS}
+        p_by_trees = np.minimum(expected.p_active * factor["p_active"], 1.0)
+        orders = (linear["orders"] + np.log(factor["orders"])) / 3.0
+        return {
+            "value": (orders + np.log(factor["value"]) + 0.5 * linear["value"]) / 3.0,
+            "orders": orders,
+            "p_active": (linear["p_active"] + log_odds(p_by_trees) - log_odds(expected.p_active)) / 3.0,
+        }
+
+    def corrected(self, matrix: Floats, expected: Expectation, horizon_days: int, scale: Scale) -> Expectation:
+        """The expectations, each as far corrected as its weight says. The ONNX graph repeats it
+        (corrections_graph.py)."""
+        if not any(self.weights.values()):
+            return expected
+        return weighed(expected, self.opinions(matrix, expected, horizon_days, scale), self.weights)
 
 
-NO_CORRECTION = Correction(0.0, None)
+def weighed(expected: Expectation, opinions: Mapping[str, Floats], weights: Mapping[str, float]) -> Expectation:
+    """The expectations with opinions, each (n,), followed by these weights."""
+    value, orders, p_active = expected
+    if weights["value"]:
+        value = value * np.exp(weights["value"] * opinions["value"])
+    if weights["orders"]:
+        orders = orders * np.exp(weights["orders"] * opinions["orders"])
+    if weights["p_active"]:
+        p_active = 1.0 / (1.0 + np.exp(-(log_odds(p_active) + weights["p_active"] * opinions["p_active"])))
+    return Expectation(value, orders, p_active)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +119,8 @@ class Window:
 
     known: TrainingSet
     structural: Structural
+    history_days: int
+    """Before its origin, since the shop's first order."""
 
     def __post_init__(self) -> None:
         assert self.known.targets is not None, "a window needs its targets"
@@ -98,6 +129,22 @@ class Window:
     def expected(self) -> Expectation:
         """Of the window's own customers."""
         return self.structural.expect(self.known.features, self.known.horizon_days)
+
+    @cached_property
+    def scale(self) -> Scale:
+        """What its customers were like."""
+        return scale_of(self.known.features, self.expected, self.history_days)
+
+    @cached_property
+    def lesson(self) -> Lesson:
+        """What a regression is shown of it: at most LESSON_ROWS_MAX rows, evenly spread."""
+        told = signals(self.known.features, self.expected, self.known.horizon_days, self.scale)
+        each = slice(None, None, -(-len(told) // LESSON_ROWS_MAX) or 1)
+        return Lesson(
+            told[each],
+            {target: getattr(self.expected, target)[each] for target in TARGETS},
+            {target: self.happened(target)[each] for target in TARGETS},
+        )
 
     @cached_property
     def views(self) -> tuple["View", ...]:
@@ -156,13 +203,11 @@ def without_extras(matrix: Floats) -> Floats:
     return masked
 
 
-def fit_trees(windows: Sequence[Window], targets: Sequence[str] = TARGETS) -> dict[str, HistGradientBoostingRegressor]:
+def fit_trees(windows: Sequence[Window]) -> dict[str, HistGradientBoostingRegressor]:
     """Trees for each target on the ratio to the expectation."""
-    if not targets:
-        return {}
     views, rows, rows_whole = shown(windows)
     found = {}
-    for target in targets:
+    for target in TARGETS:
         parts = [_ratios(window, target, view) for window, view in views]
         ratio, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
         found[target] = fit_exactly(new_trees(rows_whole), rows, ratio, weight)
@@ -237,24 +282,13 @@ def _ratios(window: Window, target: str, view: View) -> tuple[Floats, Floats]:
     return happened / expected / level, expected / expected.mean()
 
 
-def choose_weight(trees: HistGradientBoostingRegressor, later: Window, target: str) -> tuple[float, dict[str, float]]:
-    """The weight with the most gain on a window that the trees have not seen, and the gain of each over weight 0.
-
-    The gain is the mean fall of the logarithms of all measures, less what any one of them grows; totals are made equal
-    first, since the trees do not set them."""
-    expected, happened = getattr(later.expected, target), later.happened(target)
-    ratio = tree_ratio(trees, later.known.features)
-    base = _measures(target, happened, expected)
-    gains = {}
-    for weight in WEIGHTS:
-        change = _measures(target, happened, expected * weighted(weight, ratio)) - base
-        gains[weight] = float(-change.mean() - HARM_WEIGHT * max(0.0, change.max() - HARM_MAX))
-    best = max(WEIGHTS, key=lambda weight: gains[weight])
-    chosen = best if gains[best] >= GAIN_MIN else 0.0
-    return chosen, {f"{weight:g}": round(gain, 6) for weight, gain in gains.items()}
+def fit_corrections(windows: Sequence[Window], weights: Mapping[str, float]) -> Corrections:
+    """Regression and trees for each target, fitted to these windows."""
+    regression = fit_regression([window.lesson for window in windows], TARGETS)
+    return Corrections(regression, fit_trees(windows), weights)
 
 
-def _measures(target: str, happened: Floats, guess: Floats) -> Floats:
+def log_measures(target: str, happened: Floats, guess: Floats) -> Floats:
     """Logarithms of what should be small, with the guess scaled to the right total."""
     guess = guess * (happened.sum() / max(float(guess.sum()), 1e-12))
     if target == "p_active":

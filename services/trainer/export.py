@@ -9,16 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from domain.features import FEATURE_NAMES
 from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES
 from services.runtime.shutdown import KnownProblem
 from services.trainer.calibration import PREDICTION_MIN, Curve
-from services.trainer.corrections import FEATURE_MAX, RATIO_MAX, RATIO_MIN, Correction
-from services.trainer.graph import OPSET, OPSET_ML, GraphBuilder, Tensor
+from services.trainer.corrections_graph import corrected_nodes, shrunk_nodes
+from services.trainer.graph import GraphBuilder, Tensor
 from services.trainer.intervals import LEVELS, PROBABILITY_MIN, SPREAD_LEVELS, Intervals
 from services.trainer.structural_graph import structural_nodes
 from services.trainer.value_model import VALUE_MAX, ValueModel
@@ -38,15 +35,12 @@ the small difference of 32-bit numbers of the size of the expected value."""
 def build_graph(model: ValueModel) -> onnx.ModelProto:
     """The model as one graph: schemas.model_bundle names its input and outputs."""
     builder = GraphBuilder(INPUT_NAME, len(FEATURE_NAMES))
-    rows = builder.input
-    tree_rows = rows.is_nan().choose(rows, rows.maximum(-FEATURE_MAX).minimum(FEATURE_MAX))
     expected = structural_nodes(builder, model.structural, model.horizon_days)
-    raw_value = _corrected(tree_rows, expected.value, model.corrections["value"]).minimum(VALUE_MAX)
-    raw_orders = _corrected(tree_rows, expected.orders, model.corrections["orders"])
-    raw_active = _corrected(tree_rows, expected.p_active, model.corrections["p_active"]).minimum(1.0)
+    raw = corrected_nodes(builder, model.corrections, expected, model.horizon_days, model.scale)
+    raw_value = shrunk_nodes(model.shrinkage, raw.value, raw.orders).minimum(VALUE_MAX)
     known_value = _calibrated(raw_value, model.curves["value"]).minimum(VALUE_MAX)
-    p_active = _calibrated(raw_active, model.curves["p_active"]).minimum(1.0)
-    orders = _calibrated(raw_orders, model.curves["orders"]).maximum(p_active)
+    p_active = _calibrated(raw.p_active, model.curves["p_active"]).minimum(1.0)
+    orders = _calibrated(raw.orders, model.curves["orders"]).maximum(p_active)
     value = known_value if model.factor is None else (raw_value * model.factor).minimum(VALUE_MAX)
     quantiles = [each.minimum(VALUE_MAX) for each in _quantiles(model.intervals, known_value, orders, p_active)]
     next_order = model.horizon_days / (1.0 + (orders / p_active.maximum(PROBABILITY_MIN)).maximum(1.0))
@@ -61,22 +55,6 @@ def _calibrated(predicted: Tensor, curve: Curve | None) -> Tensor:
         return predicted
     log = predicted.maximum(PREDICTION_MIN).log()
     return predicted * log.interpolated(curve.log_predictions, curve.log_factors).exp()
-
-
-def _corrected(tree_rows: Tensor, expected: Tensor, correction: Correction) -> Tensor:
-    if correction.trees is None or correction.weight == 0:
-        return expected
-    ratio = _trees(tree_rows, correction.trees).maximum(RATIO_MIN).minimum(RATIO_MAX)
-    return expected * (1.0 + correction.weight * (ratio - 1.0))
-
-
-def _trees(tree_rows: Tensor, trees: HistGradientBoostingRegressor) -> Tensor:
-    converted = convert_sklearn(
-        trees,
-        initial_types=[("X", FloatTensorType([None, len(FEATURE_NAMES)]))],
-        target_opset={"": OPSET, "ai.onnx.ml": OPSET_ML},
-    )
-    return tree_rows.graph.embed(converted, tree_rows)
 
 
 def _quantiles(intervals: Intervals, value: Tensor, orders: Tensor, p_active: Tensor) -> list[Tensor]:

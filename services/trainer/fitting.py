@@ -13,13 +13,15 @@ from domain.metrics import area_under_roc
 from domain.rfm_scores import Quintiles
 from domain.season import HISTORY_DAYS_MIN, Season
 from services.runtime.shutdown import KnownProblem
-from services.trainer import corrections
 from services.trainer.calibration import Curve, Sample, Trial, balance, curve, fit_log_factors, level
-from services.trainer.corrections import NO_CORRECTION, TARGETS, Correction, Window, log_loss, value_measures
+from services.trainer.corrections import TARGETS, Corrections, Window, fit_corrections, log_loss, value_measures
 from services.trainer.history import History, TrainingSet
 from services.trainer.intervals import Intervals, Seen, assumed_intervals, fit_intervals
 from services.trainer.leakage import training_sets
 from services.trainer.progress import Progress
+from services.trainer.rolling_choice import CALM, HALF_WAY, choose
+from services.trainer.signals import scale_of
+from services.trainer.spend_shrinkage import Rule, SpendShrinkage, shrinkage
 from services.trainer.structural import (
     ACTIVITY,
     FITS,
@@ -31,7 +33,7 @@ from services.trainer.structural import (
 from services.trainer.value_model import Raw, ValueModel
 from services.trainer.windows import WINDOW_DAYS_MIN, Plan, plan_windows
 
-__all__ = ["WINDOW_DAYS_MIN", "FittedModel", "Objective", "fit_model", "without_trees"]
+__all__ = ["WINDOW_DAYS_MIN", "FittedModel", "Objective", "fit_model", "without_corrections"]
 
 Floats = NDArray[np.float64]
 Objective = Literal["balanced", "totals"]
@@ -40,10 +42,6 @@ Objective = Literal["balanced", "totals"]
 REFERENCE = "Pareto/NBD"
 """The purchase model that is used, and that the whole model is held against, unless another one errs clearly less."""
 FAMILY_GAIN_MIN = 0.005
-TREE_WINDOWS_MIN = 3
-"""From fewer windows trees cannot tell what lasts from what was peculiar to a few days."""
-LATER_ACTIVE_ROWS_MIN = 150
-"""Fewest customers who order in the window that chooses a weight."""
 CALIBRATION_ACTIVE_ROWS_MIN = 100
 """Fewest customers who order in all windows together for factors on predictions to be read from them."""
 
@@ -79,10 +77,10 @@ def fit_model(
     return FittedModel(model, known, quintiles, fitting.choices, fitting.fallbacks)
 
 
-def without_trees(fitted: FittedModel, why: str) -> FittedModel:
-    """The same model with nothing left of its trees, and a fallback that says why."""
-    plain = replace(fitted.model, corrections=dict.fromkeys(TARGETS, NO_CORRECTION))
-    choices = fitted.choices | {"correction_weights": dict.fromkeys(TARGETS, 0.0)}
+def without_corrections(fitted: FittedModel, why: str) -> FittedModel:
+    """The same model with nothing left of regression and trees, and a fallback that says why."""
+    plain = replace(fitted.model, corrections=None)
+    choices = fitted.choices | {"correction_weights": CALM}
     return replace(fitted, model=plain, choices=choices, fallbacks=[*fitted.fallbacks, why])
 
 
@@ -112,12 +110,21 @@ class _Fitting:
         self._progress("purchase models")
         structural, windows = self._structural(past, season)
         self._progress("corrections")
-        fixes = self._corrections(windows)
+        fixes, rule = self._corrections(windows)
         self._progress("calibration")
+        expected = structural.expect(self._known.features, self._horizon_days)
         model = ValueModel(
-            self._horizon_days, structural, fixes, dict.fromkeys(TARGETS), assumed_intervals(), factor=1.0
+            self._horizon_days,
+            structural,
+            scale_of(self._known.features, expected, self._known.origin_day - self._history.first_day),
+            fixes,
+            None,
+            dict.fromkeys(TARGETS),
+            assumed_intervals(),
+            factor=1.0,
         )
-        return self._calibrated(model, windows)
+        model = replace(model, shrinkage=self._shrinkage(model, self._known, rule))
+        return self._calibrated(model, windows, rule)
 
     def _season(self) -> Season | None:
         found = find_season(self._history.daily(), self._known)
@@ -148,7 +155,7 @@ class _Fitting:
             )
             structural = mean_structural(past, self._known)
             self.choices["structural"] = structural.name
-            return structural, [Window(each, structural) for each in past]
+            return structural, [self._window(each, structural) for each in past]
         self.choices["structural"] = structural.name
         if structural.spend is None:
             self.fallbacks.append("too few repeat buyers for a spend model: everybody is expected to spend the mean")
@@ -161,8 +168,11 @@ class _Fitting:
                     f"{each.origin_day - self._history.first_day} of the history: left out"
                 )
             else:
-                windows.append(Window(each, fitted))
+                windows.append(self._window(each, fitted))
         return self._with_activity(structural, windows)
+
+    def _window(self, known: TrainingSet, structural: Structural) -> Window:
+        return Window(known, structural, known.origin_day - self._history.first_day)
 
     def _fitted(self, known: TrainingSet, name: str, season: Season | None) -> Structural | None:
         try:
@@ -208,46 +218,42 @@ class _Fitting:
         first = self._history.first_day
         return (window.known.origin_day - first + 1) / (self._known.origin_day - first + 1)
 
-    # ------------------------------------------------------------ trees
+    # ------------------------------------------------------------ corrections
 
-    def _corrections(self, windows: list[Window]) -> dict[str, Correction]:
-        """Trees are fitted to the earlier windows, weighted by the last, and fitted again to all of them."""
-        active = [int(window.happened("p_active").sum()) for window in windows]
-        self.choices["correction_weights"] = dict.fromkeys(TARGETS, 0.0)
-        none = dict.fromkeys(TARGETS, NO_CORRECTION)
-        if not self._plan.full:
-            self.fallbacks.append(
-                "the history is shorter than three horizons: trees would have to guess what older customers do, so "
-                "there are none"
-            )
-            return none
-        enough = (
-            len(windows) >= TREE_WINDOWS_MIN
-            and windows[0].structural.orders is not None
-            and sum(active[:-1]) >= corrections.ACTIVE_ROWS_MIN
-            and active[-1] >= LATER_ACTIVE_ROWS_MIN
-        )
-        if not enough:
-            self.fallbacks.append("too little history for tree corrections: the structural model stands alone")
-            return none
-        weights, gains = {}, {}
-        for target, trees in corrections.fit_trees(windows[:-1]).items():
-            weights[target], gains[target] = corrections.choose_weight(trees, windows[-1], target)
-        self.choices["correction_weights"] = weights
-        self.choices["correction_gains"] = gains
-        fitted = corrections.fit_trees(windows, [target for target in TARGETS if weights[target]])
-        return {t: Correction(weights[t], fitted[t]) if t in fitted else NO_CORRECTION for t in TARGETS}
+    def _corrections(self, windows: list[Window]) -> tuple[Corrections | None, Rule | None]:
+        """Fitted to all windows, followed as far as choose() says, and the rule by which spend is shrunk."""
+        references = [self._reference(window.known, window.structural) for window in windows]
+        choice = choose(windows, references, 1.0 if self._plan.full else HALF_WAY)
+        self.choices["correction_weights"] = dict(choice.weights)
+        self.choices["spend_shrinkage"] = choice.rule and choice.rule._asdict()
+        self.choices["corrections"] = choice.facts
+        if choice.fallback is not None:
+            self.fallbacks.append(choice.fallback)
+        if not any(choice.weights.values()):
+            return None, choice.rule
+        return fit_corrections(windows, choice.weights), choice.rule
+
+    def _reference(self, known: TrainingSet, otherwise: Structural) -> Floats:
+        """What the model that the whole one is held against expects of the value of a set's customers, (n,)."""
+        days = known.horizon_days or self._horizon_days
+        return (self._fitted(known, REFERENCE, None) or otherwise).expect(known.features, days).value
+
+    def _as_of(self, model: ValueModel, window: Window, rule: Rule | None) -> ValueModel:
+        """The model as it would have been at a window's origin, for the window's days."""
+        days = window.known.horizon_days
+        plain = replace(model, structural=window.structural, scale=window.scale, horizon_days=days, shrinkage=None)
+        return replace(plain, shrinkage=self._shrinkage(plain, window.known, rule))
+
+    def _shrinkage(self, plain: ValueModel, known: TrainingSet, rule: Rule | None) -> SpendShrinkage | None:
+        """The rule at the scale of a set's customers; plain: the model of that day, without it."""
+        raw = plain.raw(known.features)
+        return shrinkage(rule, raw.value, raw.orders)
 
     # ------------------------------------------------------------ calibration
 
-    def _calibrated(self, model: ValueModel, windows: list[Window]) -> ValueModel:
+    def _calibrated(self, model: ValueModel, windows: list[Window], rule: Rule | None) -> ValueModel:
         active = sum(float(window.happened("p_active").sum()) for window in windows)
-        raws = [
-            replace(model, structural=window.structural, horizon_days=window.known.horizon_days).raw(
-                window.known.features
-            )
-            for window in windows
-        ]
+        raws = [self._as_of(model, window, rule).raw(window.known.features) for window in windows]
         if not windows or active < CALIBRATION_ACTIVE_ROWS_MIN:
             self.fallbacks.append(
                 "too few customers ordered in earlier windows: predictions are as the purchase model has them"
@@ -289,8 +295,7 @@ class _Fitting:
         }
         if self._objective == "totals":
             return None
-        baseline = self._fitted(self._known, REFERENCE, None) or model.structural
-        of_baseline = float(baseline.expect(self._known.features, self._horizon_days).value.sum())
+        of_baseline = float(self._reference(self._known, model.structural).sum())
         calibrated = float(population.value.sum()) * float(np.exp(found.log_ratio))
         above = calibrated / of_baseline if of_baseline > 0 else 1.0
         chosen = balance([self._trial(window, raw) for window, raw in zip(windows, raws, strict=True)], above)
@@ -303,8 +308,7 @@ class _Fitting:
         return float(np.exp(found.log_ratio) * chosen.share)
 
     def _trial(self, window: Window, raw: Raw) -> Trial:
-        baseline = self._fitted(window.known, REFERENCE, None) or window.structural
-        expected = baseline.expect(window.known.features, window.known.horizon_days).value
+        expected = self._reference(window.known, window.structural)
         return Trial(expected, raw.value, window.happened("value"), self._weight(window))
 
 

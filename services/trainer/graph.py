@@ -2,6 +2,7 @@
 beside it: functions run on whole vectors of the processor only (see Tensor.log), sums on padded rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -169,6 +170,10 @@ class GraphBuilder:
         name = f"t{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, [each.name for each in inputs], [name], **attributes))
         return Tensor(self, name, columns)
+
+    def stacked(self, parts: Sequence[Tensor]) -> Tensor:
+        """Tensors with a row for each row of the input, side by side."""
+        return self.node("Concat", *parts, columns=sum(each.columns for each in parts), axis=1)
 
     def embed(self, model: onnx.ModelProto, rows: Tensor) -> Tensor:
         """A converted estimator of one float input (n, columns) and one output (n, 1), applied to `rows`; double."""

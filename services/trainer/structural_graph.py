@@ -36,7 +36,9 @@ class StructuralNodes(NamedTuple):
     p_active: Tensor
 
 
-class _Statistics(NamedTuple):
+class StatisticsNodes(NamedTuple):
+    """Tensors (n, 1): structural.Statistics."""
+
     x: Tensor
     t_x_days: Tensor
     age_days: Tensor
@@ -50,7 +52,7 @@ def structural_nodes(builder: GraphBuilder, structural: Structural, horizon_days
     if structural.orders is None:
         columns = _mean_columns(builder, structural, horizon_days)
     else:
-        found = _statistics(builder)
+        found = statistics_nodes(builder)
         days, p_active = _outlook(builder, structural, found, horizon_days)
         days = days.minimum(float(horizon_days))
         value = days * _spend(builder, structural, found)
@@ -63,7 +65,7 @@ def structural_nodes(builder: GraphBuilder, structural: Structural, horizon_days
 
 
 def _outlook(
-    builder: GraphBuilder, structural: Structural, found: _Statistics, horizon_days: int
+    builder: GraphBuilder, structural: Structural, found: StatisticsNodes, horizon_days: int
 ) -> tuple[Tensor, Tensor]:
     """structural.Structural._outlook."""
     assert structural.orders is not None
@@ -78,7 +80,7 @@ def _outlook(
 
 
 def _purchases(
-    builder: GraphBuilder, orders: OrderModel, found: _Statistics, horizon: Tensor, horizon_longest_days: float
+    builder: GraphBuilder, orders: OrderModel, found: StatisticsNodes, horizon: Tensor, horizon_longest_days: float
 ) -> tuple[Tensor, Tensor]:
     nodes = quadrature(orders, horizon_longest_days)
     if isinstance(nodes, BetaQuadrature):
@@ -87,7 +89,7 @@ def _purchases(
 
 
 def _clock(
-    builder: GraphBuilder, seasonal: Seasonal, found: _Statistics, horizon_days: float
+    builder: GraphBuilder, seasonal: Seasonal, found: StatisticsNodes, horizon_days: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """structural.Seasonal.clock: (t_x, T, horizon) in operational days."""
     year_day = _feature(builder, "as_of_year_day")
@@ -124,7 +126,9 @@ def _bounded(values: Tensor, upper: Operand) -> Tensor:
     return values.is_nan().choose(0.0, values).maximum(0.0).minimum(upper)
 
 
-def _statistics(builder: GraphBuilder) -> _Statistics:
+def statistics_nodes(builder: GraphBuilder) -> StatisticsNodes:
+    """The nodes that give structural.statistics(input)."""
+
     def first_known(first: str, second: str) -> Tensor:
         return _feature(builder, first).is_nan().choose(_feature(builder, second), _feature(builder, first))
 
@@ -134,12 +138,12 @@ def _statistics(builder: GraphBuilder) -> _Statistics:
     paid_days = _feature(builder, "btyd_m_days")
     unknown = paid_days.is_nan()
     mean = unknown.choose(_feature(builder, "average_order_value"), _feature(builder, "btyd_m"))
-    return _Statistics(
+    return StatisticsNodes(
         x, t_x, age, _bounded(unknown.choose(x + 1.0, paid_days), REPEAT_DAYS_MAX), _bounded(mean, MONEY_MAX)
     )
 
 
-def _spend(builder: GraphBuilder, structural: Structural, found: _Statistics) -> Tensor:
+def _spend(builder: GraphBuilder, structural: Structural, found: StatisticsNodes) -> Tensor:
     if structural.spend is None:
         return builder.constant(structural.spend_mean * structural.paid_share)
     p, q, gamma = structural.spend.p, structural.spend.q, structural.spend.gamma_money
@@ -170,7 +174,9 @@ def _padded(values: np.ndarray, filler: float) -> np.ndarray:
     return np.append(values, np.full(-len(values) % LANES, filler))
 
 
-def _beta(builder: GraphBuilder, nodes: BetaQuadrature, found: _Statistics, horizon: Tensor) -> tuple[Tensor, Tensor]:
+def _beta(
+    builder: GraphBuilder, nodes: BetaQuadrature, found: StatisticsNodes, horizon: Tensor
+) -> tuple[Tensor, Tensor]:
     """Expected purchase days and P(at least one): domain.btyd.quadrature._evaluate_beta."""
     keep, weights = _padded(nodes.log_keep, 0.0), _padded(nodes.log_weight, _NO_WEIGHT)
     p = builder.constant(_padded(nodes.p, 0.5))
@@ -192,7 +198,7 @@ def _beta(builder: GraphBuilder, nodes: BetaQuadrature, found: _Statistics, hori
 
 
 def _lifetime(
-    builder: GraphBuilder, nodes: LifetimeQuadrature, found: _Statistics, horizon: Tensor
+    builder: GraphBuilder, nodes: LifetimeQuadrature, found: StatisticsNodes, horizon: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Expected purchase days and P(at least one): domain.btyd.quadrature._evaluate_lifetime."""
     n, s = nodes.r + found.x, nodes.s

@@ -22,7 +22,7 @@ from services.trainer.bundle_writer import write_bundle
 from services.trainer.card_facts import data_facts, limits
 from services.trainer.evaluation import Backtest, baselines
 from services.trainer.export import GraphDiffers, Parity, build_graph, check_parity, run_graph
-from services.trainer.fitting import WINDOW_DAYS_MIN, FittedModel, Objective, fit_model, without_trees
+from services.trainer.fitting import WINDOW_DAYS_MIN, FittedModel, Objective, fit_model, without_corrections
 from services.trainer.history import History, TrainingSet
 from services.trainer.leakage import training_sets
 from services.trainer.progress import Progress, silent
@@ -102,16 +102,16 @@ def _train(
 def export(fitted: FittedModel, rows: Floats) -> tuple[FittedModel, bytes, Parity]:
     """The model, its graph as ONNX, and how far the two were apart on the rows.
 
-    A model whose trees do not pass the gate goes without them, and says so. Raises GraphDiffers if what is left does
-    not pass either.
+    A model whose corrections do not pass the gate goes without them, and says so. Raises GraphDiffers if what is left
+    does not pass either.
     """
     onnx_bytes = build_graph(fitted.model).SerializeToString()
     try:
         return fitted, onnx_bytes, check_parity(fitted.model, onnx_bytes, rows)
     except GraphDiffers as refusal:
-        if not fitted.model.has_trees:
+        if fitted.model.corrections is None:
             raise
-        fitted = without_trees(fitted, f"the trees were left out: {refusal}")
+        fitted = without_corrections(fitted, f"corrections of the purchase model were left out: {refusal}")
     onnx_bytes = build_graph(fitted.model).SerializeToString()
     return fitted, onnx_bytes, check_parity(fitted.model, onnx_bytes, rows)
 

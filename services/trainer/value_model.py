@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from schemas.model_bundle import OUTPUT_NAMES
 from services.trainer.calibration import Curve
-from services.trainer.corrections import Correction
+from services.trainer.corrections import Corrections
 from services.trainer.intervals import Intervals
+from services.trainer.signals import Scale
+from services.trainer.spend_shrinkage import SpendShrinkage
 from services.trainer.structural import Structural, statistics
 
 Floats = NDArray[np.float64]
@@ -22,7 +24,7 @@ VALUE_MAX = 1e12
 
 
 class Raw(NamedTuple):
-    """Structural expectations with the trees' corrections, not calibrated; arrays (n,)."""
+    """Structural expectations, corrected, with spend shrunk, not calibrated; arrays (n,)."""
 
     value: Floats
     orders: Floats
@@ -31,30 +33,25 @@ class Raw(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ValueModel:
-    """A fitted model of one horizon. `corrections` and `curves` have one for each of corrections.TARGETS."""
+    """A fitted model of one horizon. `curves` have one for each of corrections.TARGETS."""
 
     horizon_days: int
     structural: Structural
-    corrections: Mapping[str, Correction]
+    scale: Scale
+    corrections: Corrections | None
+    shrinkage: SpendShrinkage | None
     curves: Mapping[str, Curve | None]
     intervals: Intervals
     factor: float | None = None
     """expected_value is the uncalibrated value times this; None: it is the calibrated one (see calibration.balance)."""
 
-    @property
-    def has_trees(self) -> bool:
-        """Whether any tree has a say."""
-        return any(each.trees is not None for each in self.corrections.values())
-
     def raw(self, matrix: Floats) -> Raw:
         """Before calibration, from features of shape (n, len(FEATURE_NAMES))."""
-        expected = self.structural.expect(matrix, self.horizon_days)
-        factors = {name: correction.factor(matrix) for name, correction in self.corrections.items()}
-        return Raw(
-            np.minimum(expected.value * factors["value"], VALUE_MAX),
-            expected.orders * factors["orders"],
-            np.minimum(expected.p_active * factors["p_active"], 1.0),
-        )
+        found = self.structural.expect(matrix, self.horizon_days)
+        if self.corrections is not None:
+            found = self.corrections.corrected(matrix, found, self.horizon_days, self.scale)
+        value = found.value if self.shrinkage is None else self.shrinkage(found.value, found.orders)
+        return Raw(np.minimum(value, VALUE_MAX), found.orders, np.minimum(found.p_active, 1.0))
 
     def calibrated(self, raw: Raw) -> Raw:
         """With the factors of the windows of the past; nobody is expected to order less often than to order at all."""

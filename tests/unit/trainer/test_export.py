@@ -9,6 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from sklearn.ensemble import HistGradientBoostingRegressor
 
 from domain.btyd import BgNbd, GammaGamma, MbgNbd, OrderModel, ParetoNbd
 from domain.features import ENGINEERED, FEATURE_NAMES
@@ -16,7 +17,7 @@ from domain.season import BINS, Season
 from services.runtime.shutdown import KnownProblem
 from services.trainer import train as gated
 from services.trainer.calibration import Curve
-from services.trainer.corrections import NO_CORRECTION, TARGETS, Correction, fit_exactly, fitting_features, new_trees
+from services.trainer.corrections import TARGETS, Corrections, fit_exactly, fitting_features, new_trees
 from services.trainer.export import (
     PARITY_ERROR_MAX,
     GraphDiffers,
@@ -27,7 +28,10 @@ from services.trainer.export import (
 )
 from services.trainer.fitting import FittedModel
 from services.trainer.intervals import LEVELS, SPREAD_LEVELS, Intervals, rising_from_nothing
+from services.trainer.regression import Regression
+from services.trainer.signals import NAMES, Scale, signals
 from services.trainer.sources.orders import from_table
+from services.trainer.spend_shrinkage import SpendShrinkage
 from services.trainer.structural import MeanRates, Seasonal, Structural
 from services.trainer.value_model import ValueModel
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
@@ -88,26 +92,39 @@ def what_if(matrix: Floats) -> Floats:
     return masked
 
 
+SCALE = Scale(history_days=200.0, order_value=28.0, expected_orders=0.6, expected_value=18.0)
+SHRINKAGE = SpendShrinkage(exponent=0.25, half_value=6.0, spend=24.0)
+
+
 @cache
-def corrections() -> dict[str, Correction]:
-    """A tree ensemble for each target."""
+def corrections() -> Corrections:
+    """A regression and a tree ensemble for each target, all followed."""
     chance = np.random.default_rng(1)
     matrix = np.concatenate([rows(), what_if(rows())])
 
-    def trees() -> object:
+    def trees() -> HistGradientBoostingRegressor:
         target = np.exp(0.4 * chance.standard_normal(len(matrix))) * (1 + (matrix[:, 0] > 60))
         return fit_exactly(new_trees(len(matrix)), fitting_features(matrix), target, np.ones(len(matrix)))
 
-    return {target: Correction(0.5, trees()) for target in TARGETS}
+    told = signals(matrix, STRUCTURALS["MBG/NBD"].expect(matrix, 90), 90, SCALE)
+    there = ~np.isnan(told)
+    regression = Regression(
+        np.where(there, told, 0.0).mean(axis=0),
+        np.where(there, told, 0.0).std(axis=0) + 0.1,
+        {target: chance.normal(0.0, 0.3, len(NAMES)) for target in TARGETS},
+    )
+    weights = {"value": 1.0, "orders": 0.5, "p_active": 1.0}
+    return Corrections(regression, {target: trees() for target in TARGETS}, weights)
 
 
-def with_trees(name: str) -> ValueModel:
-    """A model in which every tree ensemble has its say."""
-    return ValueModel(90, STRUCTURALS[name], corrections(), dict.fromkeys(TARGETS, CURVE), THREE_GROUPS)
+def with_corrections(name: str) -> ValueModel:
+    """A model in which regression and every tree ensemble have their say."""
+    curves = dict.fromkeys(TARGETS, CURVE)
+    return ValueModel(90, STRUCTURALS[name], SCALE, corrections(), SHRINKAGE, curves, THREE_GROUPS)
 
 
 def structural_only(name: str) -> ValueModel:
-    return ValueModel(90, STRUCTURALS[name], dict.fromkeys(TARGETS, NO_CORRECTION), NO_CURVES, ONE_GROUP, factor=1.1)
+    return ValueModel(90, STRUCTURALS[name], SCALE, None, None, NO_CURVES, ONE_GROUP, factor=1.1)
 
 
 @pytest.mark.parametrize("name", STRUCTURALS)
@@ -120,7 +137,7 @@ def test_the_graph_says_what_the_original_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRUCTURALS)
 def test_the_whole_graph_says_what_the_original_says(name: str) -> None:
-    model = with_trees(name)
+    model = with_corrections(name)
     every = np.concatenate([rows(), what_if(rows())])
     assert check_parity(model, build_graph(model).SerializeToString(), every).error_max <= PARITY_ERROR_MAX
 
@@ -135,8 +152,8 @@ def test_the_graph_knows_every_day_of_the_year(name: str) -> None:
 
 
 def test_trees_say_the_same_in_the_graph_even_at_a_threshold() -> None:
-    model = with_trees("MBG/NBD")
-    thresholds = [t for tree in model.corrections["value"].trees._predictors for t in tree[0].nodes["num_threshold"]]  # type: ignore[union-attr]
+    model = with_corrections("MBG/NBD")
+    thresholds = [t for tree in corrections().trees["value"]._predictors for t in tree[0].nodes["num_threshold"]]
     at_threshold = np.repeat(rows()[:1], len(thresholds), axis=0)
     at_threshold[:, FEATURE_NAMES.index("recency_days")] = thresholds
     every = np.concatenate([rows(), what_if(rows()), at_threshold, at_threshold * (1 + 1e-8)])
@@ -145,7 +162,7 @@ def test_trees_say_the_same_in_the_graph_even_at_a_threshold() -> None:
 
 @pytest.mark.parametrize("name", STRUCTURALS)
 def test_absurd_rows_give_bounded_ordered_answers(name: str) -> None:
-    found = run_graph(build_graph(with_trees(name)).SerializeToString(), absurd_rows(rows()))
+    found = run_graph(build_graph(with_corrections(name)).SerializeToString(), absurd_rows(rows()))
     for column in found.values():
         assert np.isfinite(column).all()
         assert (column >= 0).all()
@@ -159,7 +176,7 @@ def test_a_customer_without_an_order_has_nothing_expected() -> None:
     nobody = rows()[:2].copy()
     nobody[0] = np.nan
     nobody[1, FEATURE_NAMES.index("frequency")] = -1.0  # a what-if call with 0 orders
-    for column in run_graph(build_graph(with_trees("MBG/NBD")).SerializeToString(), nobody).values():
+    for column in run_graph(build_graph(with_corrections("MBG/NBD")).SerializeToString(), nobody).values():
         assert column.tolist() == [0.0, 0.0]
 
 
@@ -174,7 +191,7 @@ def test_what_if_rows_of_plain_customers_are_answered_as_streaming_rows() -> Non
 
 @pytest.mark.parametrize("name", ["MBG/NBD", "Pareto/NBD", "Pareto/NBD by the season"])
 def test_a_row_has_the_same_bits_in_every_batch(name: str) -> None:
-    graph = build_graph(with_trees(name)).SerializeToString()
+    graph = build_graph(with_corrections(name)).SerializeToString()
     whole = run_graph(graph, rows())
     for size in (1, 3, 64):
         for start in range(0, 192, size):
@@ -207,7 +224,7 @@ def test_the_gate_refuses_a_graph_that_is_slightly_wrong() -> None:
 
 
 def test_the_gate_refuses_a_graph_whose_trees_lost_a_leaf() -> None:
-    model = with_trees("MBG/NBD")
+    model = with_corrections("MBG/NBD")
     graph = build_graph(model)
     (ensemble, *_) = [node for node in graph.graph.node if node.op_type == "TreeEnsembleRegressor"]
     (weights,) = [each for each in ensemble.attribute if each.name == "target_weights"]
@@ -231,12 +248,10 @@ def test_trees_of_wild_ratios_are_the_same_in_the_graph_to_the_last_bits() -> No
     """A wholesale buyer's ratio is a thousand times the next one's: 32-bit sums must not be rounded all the same."""
     matrix = np.concatenate([rows(), what_if(rows())])
     ratio = np.exp(np.random.default_rng(2).normal(0.0, 3.0, len(matrix)))
-    model = structural_only("MBG/NBD")
+    model = with_corrections("MBG/NBD")
     value_trees = fit_exactly(new_trees(len(matrix)), fitting_features(matrix), ratio, np.ones(len(matrix)))
-    model = replace(
-        model,
-        corrections={**model.corrections, "value": Correction(1.0, value_trees)},
-    )
+    wild = replace(corrections(), trees={**corrections().trees, "value": value_trees})
+    model = replace(model, corrections=wild, curves=NO_CURVES)
     assert check_parity(model, build_graph(model).SerializeToString(), matrix).error_max < 1e-9
 
 
@@ -250,8 +265,8 @@ def test_quantiles_rise_steadily_where_the_probability_of_ordering_passes_a_leve
         assert abs(found[1] - found[0]) < 1e-6
 
 
-def test_trees_that_do_not_pass_the_gate_are_left_out_visibly(monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted = FittedModel(with_trees("MBG/NBD"), None, None, {}, ["something else"])  # type: ignore[arg-type]
+def test_corrections_that_do_not_pass_the_gate_are_left_out_visibly(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = FittedModel(with_corrections("MBG/NBD"), None, None, {}, ["something else"])  # type: ignore[arg-type]
 
     def spoilt(model: ValueModel) -> onnx.ModelProto:
         graph = build_graph(model)
@@ -263,9 +278,9 @@ def test_trees_that_do_not_pass_the_gate_are_left_out_visibly(monkeypatch: pytes
 
     monkeypatch.setattr(gated, "build_graph", spoilt)
     plain, onnx_bytes, parity = gated.export(fitted, rows())
-    assert not plain.model.has_trees
+    assert plain.model.corrections is None
     assert plain.fallbacks[0] == "something else"
-    assert plain.fallbacks[1].startswith("the trees were left out: the ONNX graph differs")
+    assert plain.fallbacks[1].startswith("corrections of the purchase model were left out: the ONNX graph differs")
     assert set(plain.choices["correction_weights"].values()) == {0.0}
     assert parity.error_max < 1e-7
     assert b"TreeEnsemble" not in onnx_bytes
