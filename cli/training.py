@@ -151,7 +151,9 @@ def score(
     columns: _Map = None,
 ) -> None:
     """Predict every customer with a valid order before a day."""
-    day, bundle = parse_day("--as-of", as_of), bundle_folder(model)
+    day = parse_day("--as-of", as_of)
+    _check_readable(orders)  # before the model, whose currency is needed to read on
+    bundle = bundle_folder(model)
     currency = read_head(bundle).currency
     with ProgressBars() as progress:
         found = score_data(_of_file(orders, columns, day, currency, progress), bundle, progress)
@@ -165,6 +167,14 @@ def score(
     except OSError as error:
         raise KnownProblem(f"cannot write {output}: {error.strerror or error}") from None
     Console().print(f"{len(found['customer_id']):,} customers in {output}", highlight=False)
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise KnownProblem(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def bundle_folder(model: Path) -> Path:
