@@ -95,6 +95,17 @@ def model(
 
 
 @app.command()
+def shops(
+    seed: Annotated[int, typer.Option(help="Another seed is other shops.", min=0)] = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """How often the model beats Pareto/NBD + Gamma-Gamma on generated shops of every kind."""
+    from benchmarks.shops import run
+
+    _report(run(seed), json_file)
+
+
+@app.command()
 def explanation(
     model: Annotated[
         Path | None, typer.Option(help="A models folder or a bundle's folder; one trained on CDNOW if left out.")

@@ -16,7 +16,7 @@ from services.runtime.shutdown import KnownProblem
 from services.trainer.calibration import PREDICTION_MIN, Curve
 from services.trainer.corrections_graph import corrected_nodes, shrunk_nodes
 from services.trainer.graph import GraphBuilder, Tensor
-from services.trainer.intervals import LEVELS, PROBABILITY_MIN, SPREAD_LEVELS, Intervals
+from services.trainer.intervals import PROBABILITY_MIN, SPREAD_LEVELS, Intervals
 from services.trainer.structural_graph import structural_nodes
 from services.trainer.value_model import VALUE_MAX, ValueModel
 
@@ -65,7 +65,7 @@ def _quantiles(intervals: Intervals, value: Tensor, orders: Tensor, p_active: Te
     groups = np.eye(len(intervals.log_orders))
     shares = [log_orders.interpolated(intervals.log_orders, each) for each in groups]
     found = []
-    for level in LEVELS:
+    for level in intervals.levels:
         among_active = (level - (1.0 - p)) / p
         ratio = None
         for share, spread in zip(shares, intervals.spreads, strict=True):

@@ -16,7 +16,7 @@ from services.runtime.shutdown import KnownProblem
 from services.trainer.calibration import Curve, Sample, Trial, balance, curve, fit_log_factors, level
 from services.trainer.corrections import TARGETS, Corrections, Window, fit_corrections, log_loss, value_measures
 from services.trainer.history import History, TrainingSet
-from services.trainer.intervals import Intervals, Seen, assumed_intervals, fit_intervals
+from services.trainer.intervals import Intervals, Seen, assumed_intervals, fit_intervals, upper_level
 from services.trainer.leakage import training_sets
 from services.trainer.progress import Progress
 from services.trainer.rolling_choice import CALM, HALF_WAY, choose
@@ -265,6 +265,9 @@ class _Fitting:
         intervals = self._intervals(windows, known)
         population = model.raw(self._known.features)
         curves: dict[str, Curve | None] = {t: curve(factors[t], getattr(population, t)) for t in TARGETS}
+        p_active = replace(model, curves=curves).calibrated(population).p_active
+        intervals = replace(intervals, upper_level=upper_level(p_active))
+        self.choices["upper_level"] = round(intervals.upper_level, 3)
         self.choices["log_factors"] = {t: [round(float(each), 4) for each in factors[t]] for t in TARGETS}
         return replace(model, curves=curves, intervals=intervals, factor=self._factor(model, windows, raws, population))
 

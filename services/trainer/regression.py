@@ -1,6 +1,6 @@
 """Ridge regressions of what came on signals without a unit, with the structural expectation as offset: what a few
 hundred customers can teach, where trees learn noise. They must never set the level: every window has an intercept of
-its own, and it is forgotten. """
+its own, and it is forgotten."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

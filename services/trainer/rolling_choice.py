@@ -1,5 +1,5 @@
 """How far corrections are followed and how spend is shrunk, chosen by windows that they were not fitted to, in the
-order of time. It must never look at a window that it also fits to. """
+order of time. It must never look at a window that it also fits to."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ def choose(windows: Sequence[Window], references: Sequence[Floats], weight_max: 
     windows: by time. references: the reference model's expected value of each one's customers, (n,). weight_max: how
     far corrections may be followed. The gain of an option is the mean fall of the logarithms of all measures against
     the reference, less HARM_WEIGHT times what the worst of them grows; totals are made equal first, as they are set
-    elsewhere. """
+    elsewhere."""
     if not windows or windows[0].structural.orders is None:
         return Choice(CALM, None, {}, None)
     active = np.cumsum([float(window.happened("p_active").sum()) for window in windows])

@@ -1,6 +1,6 @@
 """What a regression is told of a customer: ratios and shares without a unit, so that what was learnt from customers of
 one age, over one horizon, still means the same for older ones over another. It must never give NaN or an unbounded
-number, whatever the features are; what is not known counts as the mean. """
+number, whatever the features are; what is not known counts as the mean."""
 
 from dataclasses import dataclass
 
@@ -79,7 +79,7 @@ def signals(matrix: Floats, expected: Expectation, horizon_days: int, scale: Sca
     matrix: features (n, len(FEATURE_NAMES)); expected: the structural model's over horizon_days, (n,). The ONNX graph
     repeats this operation by operation (corrections_graph.py). Regularity (the idea is Platzer & Reutterer's, 2016) is
     the mean log gap less the log of the mean gap: 0 for a customer like clockwork, negative for one who comes in
-    bursts. """
+    bursts."""
     found = statistics(matrix)
     x, t_x, age = found.x, found.t_x_days, found.age_days
     recency = age - t_x

@@ -4,7 +4,7 @@ expected where much is.
 Among customers of whom little is expected the ranking is one of who will order at all; what an order of theirs would be
 worth is a guess from one or two baskets. Ranking them by the product of both spreads the guess over most of the shop
 and ranks worse than the probability alone (on CDNOW: Spearman .447 by P(order), .430 by the product of corrected orders
-and spend). So the spend of small expectations is drawn towards that of their like. """
+and spend). So the spend of small expectations is drawn towards that of their like."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

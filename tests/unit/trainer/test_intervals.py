@@ -1,10 +1,20 @@
 """Quantiles of value on customers of a known distribution: as often exceeded as they should be, in every group."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.trainer.intervals import ACTIVE_ROWS_MIN, Seen, assumed_intervals, fit_intervals
+from services.trainer.intervals import (
+    ACTIVE_ROWS_MIN,
+    MISS_SHARE,
+    UPPER_LEVEL_MIN,
+    Seen,
+    assumed_intervals,
+    fit_intervals,
+    upper_level,
+)
 
 Floats = NDArray[np.float64]
 
@@ -48,11 +58,33 @@ def test_too_few_buyers_have_no_spread_of_their_own() -> None:
     assert (np.diff(assumed_intervals().quantiles(few.value, few.orders, few.p_active), axis=1) >= 0).all()
 
 
-def test_a_window_whose_future_was_larger_than_expected_widens_the_interval() -> None:
+def test_what_a_whole_window_missed_by_is_little_of_how_its_customers_differ() -> None:
     calm = customers(5000, 1)
     wild = calm._replace(happened=calm.happened * 2)
     narrow, wide = (fit_intervals([each]) for each in (calm, wild))
     assert narrow is not None
     assert wide is not None
     ask = (calm.value, calm.orders, calm.p_active)
-    assert wide.quantiles(*ask)[:, 2].sum() > 1.8 * narrow.quantiles(*ask)[:, 2].sum()
+    wider = wide.quantiles(*ask)[:, 2].sum() / narrow.quantiles(*ask)[:, 2].sum()
+    assert wider == pytest.approx(2 ** (1 - MISS_SHARE), rel=0.01)
+
+
+def test_in_a_shop_that_many_have_left_those_who_are_left_exceed_a_little_more_often() -> None:
+    seen = customers(30_000, 3)
+    gone = np.arange(30_000) % 10 < 3
+    p = np.where(gone, 0.001, seen.p_active)
+    happened = np.where(gone, 0.0, seen.happened)
+    found = fit_intervals([seen])
+    assert found is not None
+    level = upper_level(p)
+    assert UPPER_LEVEL_MIN <= level < 0.9
+    plain, lowered = (
+        np.mean(happened > replace(found, upper_level=each).quantiles(seen.value, seen.orders, p)[:, 2])
+        for each in (0.9, level)
+    )
+    assert plain < 0.08 < lowered < 0.12
+
+
+def test_where_everybody_may_still_order_the_level_is_as_its_name_says() -> None:
+    assert upper_level(np.full(10, 0.4)) == 0.9
+    assert upper_level(np.full(10, 0.01)) == UPPER_LEVEL_MIN
