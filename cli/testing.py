@@ -57,9 +57,10 @@ FAST = (
 def _environment() -> dict[str, str]:
     """Of the tests, which start hundreds of processes: each would otherwise compile all that it imports anew.
 
-    Who wants no bytecode beside the code still gets none.
+    Who wants no bytecode beside the code still gets none. One thread each for OpenMP and BLAS: two workers have two
+    cores, and threads that wait for one another there spin most of the time away.
     """
-    kept = dict(os.environ)
+    kept = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ}
     if kept.pop("PYTHONDONTWRITEBYTECODE", None):
         kept.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".clv" / "bytecode"))
     return kept
