@@ -22,8 +22,7 @@ TESTED_WINDOWS_MAX = 2
 ACTIVE_ROWS_MIN = 150
 """Fewest customers who order in the windows that corrections are fitted to; below, they learn noise."""
 HARM_WEIGHT = 1.0
-"""How many times over the measure that suffers most counts against a choice, beyond HARM_MAX."""
-HARM_MAX = 0.001
+"""How many times over the measure that suffers most counts against a choice once more: none should fall behind."""
 CALM = dict.fromkeys(TARGETS, 0.0)
 
 Option = tuple[float, Rule | None]
@@ -106,4 +105,4 @@ def _tried(
 
 def _gain(changes: Sequence[Floats]) -> float:
     change = np.mean(changes, axis=0)
-    return float(-change.mean() - HARM_WEIGHT * max(0.0, float(change.max()) - HARM_MAX))
+    return float(-change.mean() - HARM_WEIGHT * max(0.0, float(change.max())))
