@@ -22,7 +22,7 @@ ONCE = FEATURE_NAMES.index("frequency")
 def window(seed: int, right: float, structural: Structural = STRUCTURAL) -> Window:
     """Customers who do what is expected, but one-time buyers `right` times as much."""
     chance = np.random.default_rng(seed)
-    matrix = np.repeat(rows(), 4, axis=0)
+    matrix = np.repeat(rows(), 6, axis=0)
     expected = STRUCTURAL.expect(matrix, 90)
     rate = expected.orders * np.where(matrix[:, ONCE] == 0, right, 1.0)
     orders = chance.poisson(rate).astype(float)
