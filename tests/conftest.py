@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -57,7 +58,11 @@ def topics(kafka: LocalKafka) -> str:
     ours = [topic.name for topic in declared_topics().values()]
 
     def existing() -> list[str]:
-        return [name for name in ours if name in admin.list_topics(timeout=10).topics]
+        try:
+            there = admin.list_topics(timeout=10).topics
+        except KafkaException:  # a broker that a test has just restarted closes the first connection
+            there = admin.list_topics(timeout=20).topics
+        return [name for name in ours if name in there]
 
     groups = [group.group_id for group in admin.list_consumer_groups().result().valid]
     if groups:

@@ -6,8 +6,9 @@ the mean pace, whatever was missed, unless somebody asked for it.
 
 While the worker runs and the number of customers stays within a tenth of what it was an interval ago, nobody's newest
 emission is older than the interval. After a pause (the worker was down, or the clock jumped) it is older by the pause
-at most, and after interval / CATCH_UP of running nobody's is older than the interval again. A population that
-multiplies within an interval may stretch it to one and a half.
+at most (and by one late tick, a second or a thousandth of the interval, where a restart repeats a slice that was
+emitted but not noted down), and after interval / CATCH_UP of running nobody's is older than the interval again. A
+population that multiplies within an interval may stretch it to one and a half.
 """
 
 from schemas.customer_rows import Progress

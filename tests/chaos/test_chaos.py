@@ -34,6 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def harness(models: Path, folder: Path, options: Options) -> Outcome:
+    folder.mkdir(exist_ok=True)
     said: list[str] = []
     outcome = run(options, models, folder, said.append)
     print(*said, as_json(outcome), sep="\n")
@@ -57,9 +58,13 @@ def test_nothing_is_lost_or_counted_twice_under_eight_faults(models: Path, tmp_p
         Fault(number, 1.0 + 3 * number, kind, targets.get(kind, ("mongo",)), seconds.get(kind, 0.0), 0.1)
         for number, kind in enumerate(kinds)
     ]
-    outcome = harness(models, tmp_path, Options(seconds=27, seed=1, shape=SMALL, burst_events=4000, faults=faults))
-    assert outcome.findings.clean, outcome.findings.examples
-    assert len(outcome.survived) == len(kinds)
+    for seed in (1, 2):  # on a slow machine the faults may all fall between commits: such a run proves little, so again
+        options = Options(seconds=27, seed=seed, shape=SMALL, burst_events=4000, faults=faults)
+        outcome = harness(models, tmp_path / str(seed), options)
+        assert outcome.findings.clean, outcome.findings.examples
+        assert len(outcome.survived) == len(kinds)
+        if outcome.hazards["replayed_records"]:
+            break
     assert outcome.hazards["replayed_records"] > 0, "nothing was delivered again: the faults did not bite"
     compared = outcome.findings.compared
     assert compared["accepted_events"] > 10_000

@@ -164,7 +164,7 @@ def test_a_bundle_folder_is_as_good_as_the_models_folder(shop: Shop) -> None:
     [
         (["train", "--orders", "nowhere.csv", "--cutoff", "1997-10-01", "--horizon-days", "30"], "cannot be read"),
         (["train", "--orders", "{orders}", "--cutoff", "1997-13-01", "--horizon-days", "30"], "no day such as"),
-        (["train", "--orders", "{orders}", "--cutoff", "1996-10-01", "--horizon-days", "30"], "no valid row before"),
+        (["train", "--orders", "{orders}", "--cutoff", "1996-10-01", "--horizon-days", "30"], "no valid order before"),
         (["train", "--orders", "x", "--cutoff", "1997-10-01", "--horizon-days", "3", "--map", "x"], "name=column"),
         (["score", "--orders", "{orders}", "--as-of", "1997-10-01", "--model", "{empty}"], "train one with"),
         (["score", "--orders", "{orders}", "--as-of", "1990-10-01", "--model", "{models}"], "no customer"),

@@ -111,7 +111,8 @@ def test_silence_alone_lowers_p_active_and_the_segment_while_buyers_keep_theirs(
             assert min(each.p_active for each in after) > 0.5
             continue
         active = [each.p_active for each in after]
-        assert active == sorted(active, reverse=True)
+        told = [round(each, 5) for each in active]  # below, corrections of the purchase model may tremble
+        assert told == sorted(told, reverse=True)
         assert active[0] > 0.6
         assert active[-1] < 0.02
         path = list(dict.fromkeys(each.segment for each in after))
