@@ -47,8 +47,6 @@ shop does not wait for them."""
 SUM_BITS = 24
 """Of a float32: whole multiples of a unit below 2^24 of it add up without rounding, in any order."""
 FEATURE_MAX = 1e12
-ACTIVE_ROWS_MIN = 300
-"""Fewest customers who ordered in the windows that trees are fitted to: below, they learn noise."""
 _EXPECTED_SHARE_MIN = 0.02
 _INPUT_COLUMNS = len(ENGINEERED)
 _YEAR_DAY = FEATURE_NAMES.index("as_of_year_day")
