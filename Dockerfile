@@ -57,6 +57,7 @@ CMD ["python", "-m", "services.features"]
 
 FROM code AS scorer
 COPY --from=scorer-dependencies /venv /venv
+COPY services/inference services/inference
 COPY services/scorer services/scorer
 EXPOSE 8003
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \

@@ -17,9 +17,9 @@ from deploy.local import binaries
 from domain.facts import reference_rows
 from domain.features import day_of
 from schemas.model_bundle import OUTPUT_NAMES
+from services.inference.explain import Explainer
+from services.inference.model import Model, load_model
 from services.runtime.bundle import read_head
-from services.scorer.explain import Explainer
-from services.scorer.model import Model, load_model
 from services.trainer.orders_file import read_cdnow
 from services.trainer.sources.orders import from_table
 from services.trainer.train import train

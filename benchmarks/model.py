@@ -12,7 +12,7 @@ from typing import Any
 from deploy.local import binaries
 from domain.features import day_of
 from schemas.model_bundle import OUTPUT_NAMES
-from services.scorer.model import load_model
+from services.inference.model import load_model
 from services.trainer.evaluation import compare
 from services.trainer.orders_file import read_any, read_cdnow
 from services.trainer.sources.orders import from_table

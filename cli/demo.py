@@ -31,8 +31,8 @@ from cli.watch import SEGMENTS, Watch, by_label
 from domain.features import date_of
 from schemas.mongo import CUSTOMERS
 from schemas.topics import PREDICTIONS
+from services.inference.model import load_model
 from services.runtime.shutdown import KnownProblem
-from services.scorer.model import load_model
 
 POLL_SECONDS = 0.5
 QUIET_LINE_SECONDS = 5.0

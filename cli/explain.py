@@ -25,7 +25,7 @@ from services.runtime.bundle import read_head
 from services.runtime.shutdown import KnownProblem
 
 if TYPE_CHECKING:
-    from services.scorer.explain import Contribution, Explanation, Shown
+    from services.inference.explain import Contribution, Explanation, Shown
 
 Floats = NDArray[np.float64]
 
@@ -93,8 +93,8 @@ def explain(
 
 def explanation_of(customer_id: str, subject: Subject, bundle: Path, output: str) -> "Explanation":
     """The explanation of a customer by the model of a bundle."""
-    from services.scorer.explain import Explainer, references_of, rescored
-    from services.scorer.model import load_model
+    from services.inference.explain import Explainer, references_of, rescored
+    from services.inference.model import load_model
 
     head = read_head(bundle)
     stored_in = None if subject.prediction is None else subject.prediction.get("currency")

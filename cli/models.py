@@ -128,7 +128,7 @@ def register_bundle(
     console: Console, folder: Path, mongo_uri: str, mongo_database: str, by: str | None = None, why: str = ""
 ) -> str:
     """Register a bundle and print what came of it; its version. Raises KnownProblem if it cannot be used or stored."""
-    from services.scorer.model import load_model
+    from services.inference.model import load_model
 
     load_model(folder, read_head(folder).currency)  # what scorers would refuse must not come into question
 

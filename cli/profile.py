@@ -73,7 +73,7 @@ def what_if(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
 ) -> None:
     """Answer one what-if form by the profile model: value so far, from seven inputs."""
-    from services.trainer.profile.loader import input_row, load_profile
+    from services.inference.profile_model import input_row, load_profile
 
     inputs = {
         "customer_age": customer_age,

@@ -14,7 +14,7 @@ from domain.features import FEATURE_NAMES, INPUT_NAMES, day_of, features
 from domain.segments import STRATEGY, Segment, Thresholds, classify
 from schemas.currencies import minor_per_major
 from schemas.model_bundle import OUTPUT_NAMES
-from services.scorer.model import Model, Outcomes
+from services.inference.model import Model, Outcomes
 from services.scorer.scoring import next_order_at
 
 RELATIVE_TOLERANCE = 1e-9

@@ -199,7 +199,7 @@ def score_data(data: "TrainingData", bundle: Path, progress: ProgressBars | None
 
     from domain.features import date_of
     from domain.segments import Thresholds, classify
-    from services.scorer.model import load_model
+    from services.inference.model import load_model
     from services.scorer.scoring import next_order_at
     from services.trainer.progress import silent
 

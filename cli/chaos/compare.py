@@ -26,7 +26,7 @@ from schemas.dead_letters import HEADER_MESSAGE, HEADER_REASON, Reason
 from schemas.mongo import stored_prediction
 from schemas.orders import Absorbed, decode_order, domain_event
 from schemas.predictions import Prediction, decode_prediction, decode_prediction_head
-from services.scorer.model import Model
+from services.inference.model import Model
 
 RELATIVE_TOLERANCE = 1e-9
 _END_OF_TIME_DAY = 60_000

@@ -25,9 +25,9 @@ from cli.chaos.readback import gather_evidence
 from cli.lag import LagReader
 from cli.platform import Platform
 from cli.watch import read_metrics, total
+from services.inference.model import load_model
 from services.runtime.bundle import current_bundle
 from services.runtime.shutdown import KnownProblem
-from services.scorer.model import load_model
 
 DATABASE = "clv"
 TICK_SECONDS = 0.05

@@ -6,10 +6,10 @@ The one place where the scorer reads a bundle's folder. Must never give a model 
 from pathlib import Path
 from typing import NamedTuple
 
+from services.inference.model import Model, load_model
 from services.runtime.bundle import read_metadata
 from services.runtime.logs import logger
 from services.scorer.drift import References
-from services.scorer.model import Model, load_model
 
 log = logger(__name__)
 
@@ -22,7 +22,7 @@ class Loaded(NamedTuple):
 
 
 def load(folder: Path, currency: str, threads: int) -> Loaded:
-    """Read a bundle. Raises KnownProblem that says what is wrong with it. Arguments as of services.scorer.model."""
+    """Read a bundle. Raises KnownProblem that says what is wrong with it. Arguments as of services.inference.model."""
     model = load_model(folder, currency, threads)
     references = References(read_metadata(folder))
     if references.unknown:

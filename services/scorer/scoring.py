@@ -17,8 +17,8 @@ from domain.rfm_scores import Quintiles, rfm_cell, score_high_is_good, score_low
 from domain.segments import STRATEGY, Segment, classify
 from schemas.customer_features import Values, decode_values, feature_matrix
 from schemas.predictions import PredictionToSend, prediction_id
+from services.inference.ranking import Ranking
 from services.scorer.intake import Candidate
-from services.scorer.ranking import Ranking
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ _SCORES = ("recency_score", "frequency_score", "monetary_score", "rfm_score")
 
 
 class OutcomeColumns(Protocol):
-    """Outcomes of n customers, each (n,), as services.scorer.model.Outcomes."""
+    """Outcomes of n customers, each (n,), as services.inference.model.Outcomes."""
 
     @property
     def expected_value(self) -> Floats: ...

@@ -13,6 +13,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 from schemas.topics import CUSTOMER_FEATURES, topic
+from services.inference.thresholds import follow
 from services.runtime import telemetry
 from services.runtime.bundle import CHAMPION_POINTER, POINTER, challenger_bundle, current_bundle
 from services.runtime.consume import consume
@@ -22,7 +23,6 @@ from services.runtime.logs import logger
 from services.runtime.shutdown import KnownProblem, unless_stopped
 from services.scorer.loading import Loaded, load
 from services.scorer.settings import ScorerSettings
-from services.scorer.thresholds import follow
 from services.scorer.worker import SERVICE, Scorer
 
 log = logger(__name__)

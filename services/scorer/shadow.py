@@ -18,13 +18,13 @@ from aiokafka.errors import KafkaError
 
 from schemas.predictions import encode_prediction, origin_headers
 from schemas.topics import CHALLENGER_PREDICTIONS
+from services.inference.model import Model, Outcomes
+from services.inference.ranking import Ranking, bundle_ranking
 from services.runtime import telemetry
 from services.runtime.kafka import Item, send_batches
 from services.runtime.logs import logger
 from services.scorer.allowance import Allowance
 from services.scorer.intake import Candidate
-from services.scorer.model import Model, Outcomes
-from services.scorer.ranking import Ranking, bundle_ranking
 from services.scorer.scoring import ModelFacts, predictions, prepare, usable
 
 log = logger(__name__)

@@ -22,6 +22,9 @@ from schemas.dead_letters import Reason
 from schemas.predictions import PredictionToSend, encode_prediction, origin_headers
 from schemas.segment_thresholds import PopulationSketch, encode_sketch
 from schemas.topics import CHALLENGER_PREDICTIONS, PREDICTIONS, SEGMENT_THRESHOLDS
+from services.inference.model import Model, Outcomes
+from services.inference.ranking import Ranking, bundle_ranking, sketch_of
+from services.inference.thresholds import Board
 from services.runtime import telemetry
 from services.runtime.consume import Records
 from services.runtime.dead_letter import letter_of, send_dead_letter
@@ -30,14 +33,11 @@ from services.runtime.logs import logger
 from services.scorer.drift import COLUMNS, OUTCOMES, with_an_order
 from services.scorer.intake import Candidate, Erased, Refusal, coalesce, judge
 from services.scorer.loading import Loaded
-from services.scorer.model import Model, Outcomes
 from services.scorer.population import Population
-from services.scorer.ranking import Ranking, bundle_ranking, sketch_of
 from services.scorer.restore import restore
 from services.scorer.scoring import ModelFacts, Row, predictions, prepare, usable
 from services.scorer.settings import ScorerSettings
 from services.scorer.shadow import Shadow
-from services.scorer.thresholds import Board
 
 log = logger(__name__)
 

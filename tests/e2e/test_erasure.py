@@ -27,9 +27,9 @@ from schemas.topics import CHALLENGER_PREDICTIONS, CUSTOMER_EVENTS, DEAD_LETTERS
 from schemas.topics import topics as declared_topics
 from services.runtime.bundle import point_to
 from services.runtime.kafka import create_topics
+from tests.bundles import write_bundle
 from tests.conftest import ROOT
 from tests.support import produce, read_all, wait_for
-from tests.unit.scorer.bundles import write_bundle
 
 pytestmark = pytest.mark.e2e
 

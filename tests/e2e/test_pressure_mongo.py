@@ -21,8 +21,8 @@ from cli.platform import Platform
 from deploy.local.mongo import LocalMongo
 from schemas.topics import CUSTOMER_EVENTS, PREDICTIONS
 from services.runtime.bundle import point_to
+from tests.bundles import write_bundle
 from tests.support import newest_by_customer, produce, wait_for
-from tests.unit.scorer.bundles import write_bundle
 
 pytestmark = pytest.mark.e2e
 

@@ -23,8 +23,8 @@ from cli.lag import LagReader
 from cli.platform import Platform
 from cli.recompute import compare
 from deploy.local import binaries
+from services.inference.model import load_model
 from services.runtime.bundle import current_bundle
-from services.scorer.model import load_model
 from services.trainer.orders_file import read_cdnow
 from services.trainer.sources.orders import from_table
 from services.trainer.train import train

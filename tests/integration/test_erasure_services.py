@@ -21,9 +21,9 @@ from schemas.tombstones import Cause, cause_headers
 from schemas.topics import CUSTOMER_EVENTS, CUSTOMER_FEATURES, PREDICTIONS
 from schemas.topics import DEAD_LETTERS as LETTERS_TOPIC
 from services.runtime.bundle import point_to
+from tests.bundles import feature_messages, write_bundle
 from tests.conftest import ROOT
 from tests.support import metric, produce, read_all, wait_for
-from tests.unit.scorer.bundles import feature_messages, write_bundle
 from tests.unit.sink.examples import prediction
 
 pytestmark = pytest.mark.integration

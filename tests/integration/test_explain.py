@@ -24,13 +24,13 @@ from schemas.customer_features import CustomerFeatures, feature_matrix
 from schemas.model_bundle import OUTPUT_NAMES
 from schemas.mongo import CUSTOMERS
 from schemas.predictions import encode_prediction
+from services.inference.explain import Explanation
+from services.inference.model import load_model
 from services.runtime.bundle import point_to
 from services.runtime.shutdown import KnownProblem
-from services.scorer.explain import Explanation
-from services.scorer.model import load_model
 from services.sink.documents import Write, judge
 from services.trainer.orders_file import read_any
-from tests.unit.scorer.bundles import feature_messages, graph, write_bundle
+from tests.bundles import feature_messages, graph, write_bundle
 from tests.unit.sink.examples import OUTCOMES, prediction
 from tests.unit.trainer.shops import shop
 

@@ -12,8 +12,8 @@ from domain.features import FEATURE_NAMES, INPUT_NAMES, date_of, features
 from schemas.orders import Placed, encode_order
 from schemas.topics import CUSTOMER_FEATURES, ORDERS, PREDICTIONS
 from services.runtime.bundle import point_to
+from tests.bundles import QUINTILES, write_bundle
 from tests.support import newest_by_customer, produce, read_all, wait_for
-from tests.unit.scorer.bundles import QUINTILES, write_bundle
 
 pytestmark = pytest.mark.integration
 

@@ -25,13 +25,13 @@ from schemas.customer_features import CustomerFeatures, encode_features, feature
 from schemas.predictions import decode_prediction, prediction_id
 from schemas.tombstones import Cause, cause_headers
 from schemas.topics import CHALLENGER_PREDICTIONS, CUSTOMER_FEATURES, PREDICTIONS
+from services.inference.model import load_model
 from services.runtime.bundle import point_to
 from services.runtime.registry import with_registry
-from services.scorer.model import load_model
+from tests.bundles import feature_messages, graph, write_bundle
 from tests.integration.features_support import features_environment, history
 from tests.integration.features_support import publish as publish_orders
 from tests.support import committed_lag, metric, newest_by_customer, produce, read_all, ready, wait_for
-from tests.unit.scorer.bundles import feature_messages, graph, write_bundle
 
 pytestmark = pytest.mark.integration
 Start = Callable[..., ServiceProcess]

@@ -18,7 +18,7 @@ from deploy.local.mongo import LocalMongo
 from schemas.mongo import CHALLENGER_PREDICTIONS, MATURED_PREDICTIONS, PREDICTION_HISTORY, challenger_id
 from schemas.predictions import prediction_id
 from services.runtime.bundle import challenger_bundle, current_bundle, point_to
-from tests.unit.scorer.bundles import graph, write_bundle
+from tests.bundles import graph, write_bundle
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]

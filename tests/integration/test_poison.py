@@ -31,10 +31,10 @@ from schemas.predictions import encode_prediction
 from schemas.topics import CUSTOMER_FEATURES, DEAD_LETTERS, ORDERS, PREDICTIONS
 from services.runtime.bundle import point_to
 from services.runtime.kafka import MAX_REQUEST_BYTES
+from tests.bundles import feature_messages, write_bundle
 from tests.integration.ingest_support import event
 from tests.integration.poison_records import Poison, changed, common, keyed, poison
 from tests.support import committed_lag, read_all, wait_for
-from tests.unit.scorer.bundles import feature_messages, write_bundle
 from tests.unit.sink.examples import prediction
 
 pytestmark = pytest.mark.integration

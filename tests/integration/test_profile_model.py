@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from domain.features import INPUT_NAMES
+from schemas.profile_model import CANDIDATES_FOLDER, CARD_MARKDOWN_FILE, INPUT_NAME, MODEL_FILE, OUTPUT_NAME
+from services.inference.profile_model import load_profile, what_if
 from services.trainer.judged_rows import judge
 from services.trainer.profile.candidates import NETWORK, PRODUCT, ensembles
-from services.trainer.profile.contract import CANDIDATES_FOLDER, CARD_MARKDOWN_FILE, INPUT_NAME, MODEL_FILE, OUTPUT_NAME
-from services.trainer.profile.loader import load_profile, what_if
 from services.trainer.profile.table import ProfileTable, Split, generated_shop, generated_table, split_customers
 from services.trainer.profile.writer import candidate_file
 

@@ -11,8 +11,8 @@ from schemas.customer_features import CustomerFeatures, Ledger, decode_features
 from schemas.orders import Cancelled, OrderRecord, Placed, Refunded, encode_order
 from schemas.topics import CUSTOMER_FEATURES, ORDERS
 from services.runtime.bundle import point_to
+from tests.bundles import write_bundle
 from tests.support import metric, produce, read_all, wait_for
-from tests.unit.scorer.bundles import write_bundle
 
 pytestmark = pytest.mark.integration
 

@@ -17,7 +17,7 @@ from schemas.models import BUNDLES, MODEL_POINTER, MODELS, Status
 from services.runtime.bundle import challenger_bundle, current_bundle, point_to, read_metadata
 from services.runtime.registry import Registry, RegistryAway, mirror, with_registry
 from services.runtime.shutdown import KnownProblem
-from tests.unit.scorer.bundles import graph, write_bundle
+from tests.bundles import graph, write_bundle
 
 pytestmark = pytest.mark.integration
 Run = Callable[[Callable[[Registry], Awaitable[Any]]], Any]

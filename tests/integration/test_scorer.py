@@ -18,10 +18,10 @@ from schemas.dead_letters import from_record
 from schemas.predictions import decode_prediction, prediction_id
 from schemas.segment_thresholds import decode_sketch
 from schemas.topics import CUSTOMER_FEATURES, DEAD_LETTERS, PREDICTIONS, SEGMENT_THRESHOLDS
+from services.inference.model import load_model
 from services.runtime.bundle import point_to
-from services.scorer.model import load_model
+from tests.bundles import OTHER_QUINTILES, feature_messages, graph, write_bundle
 from tests.support import http, metric, newest_by_customer, produce, read_all, ready, wait_for
-from tests.unit.scorer.bundles import OTHER_QUINTILES, feature_messages, graph, write_bundle
 
 pytestmark = pytest.mark.integration
 Start = Callable[..., ServiceProcess]

@@ -26,8 +26,8 @@ from services.runtime.bundle import point_to
 from services.sink.documents import Erased, Plan, Write, judge, plan
 from services.sink.mongo import Store, connect, ensure_collections
 from services.sink.settings import SinkSettings
+from tests.bundles import feature_messages, write_bundle
 from tests.support import http, metric, produce, read_all, ready, wait_for
-from tests.unit.scorer.bundles import feature_messages, write_bundle
 from tests.unit.sink.examples import prediction
 
 pytestmark = pytest.mark.integration

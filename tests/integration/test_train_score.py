@@ -19,8 +19,8 @@ from cli.training import OUTPUTS, bundle_folder, score_customers
 from deploy.local.binaries import cdnow_purchases
 from domain.features import FEATURE_NAMES, day_of
 from domain.metrics import normalised_gini
+from services.inference.model import load_model
 from services.runtime.bundle import current_bundle
-from services.scorer.model import load_model
 from services.trainer.evaluation import MEAN, SPEND_RATE, baselines, measure, model_guess
 from services.trainer.fitting import fit_model
 from services.trainer.history import TrainingSet

@@ -29,7 +29,7 @@ from services.scorer.scoring import prepare
 from services.sink.documents import Refusal, plan
 from services.sink.documents import judge as judge_prediction
 from services.sink.letters import concerned, judge_letter, newest
-from tests.unit.scorer.bundles import OTHER_QUINTILES, QUINTILES, feature_messages
+from tests.bundles import OTHER_QUINTILES, QUINTILES, feature_messages
 from tests.unit.sink.examples import prediction
 
 MUTATIONS = 400

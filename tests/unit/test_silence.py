@@ -18,9 +18,9 @@ from schemas.customer_rows import Row, new_progress, new_row
 from schemas.predictions import PredictionToSend
 from services.features.emit import feature_messages
 from services.features.refresh import Pacer
+from services.inference.model import Model, load_model
+from services.inference.ranking import bundle_ranking
 from services.scorer.intake import Candidate, judge
-from services.scorer.model import Model, load_model
-from services.scorer.ranking import bundle_ranking
 from services.scorer.scoring import ModelFacts, predictions, prepare
 from services.trainer.sources.orders import from_table
 from services.trainer.train import train

@@ -19,6 +19,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import Ridge
 
 from domain.rfm_scores import Quintiles
+from schemas.profile_model import COLUMNS, VALUE_MAX
 from services.trainer.profile.columns import (
     SIGNIFICAND_MEAN,
     SIGNIFICAND_STD,
@@ -26,7 +27,6 @@ from services.trainer.profile.columns import (
     Prepared,
     columns_of,
 )
-from services.trainer.profile.contract import COLUMNS, VALUE_MAX
 from services.trainer.profile.network import Network, train_network
 
 Floats = NDArray[np.float64]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from schemas.profile_model import MODEL_FILE, TIMINGS_FIELD
 from services.trainer.profile.candidates import BOOSTED_LINE, LINE, PRODUCT
-from services.trainer.profile.contract import MODEL_FILE, TIMINGS_FIELD
 from services.trainer.profile.plots import Plot
 
 TEMPLATE_FILE = "card.html.jinja"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from domain.features import ENGINEERED, INPUT_NAMES, engineer
 from domain.rfm_scores import Quintiles
-from services.trainer.profile.contract import COLUMNS, VALUE_MAX
+from schemas.profile_model import COLUMNS, VALUE_MAX
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

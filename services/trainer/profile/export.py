@@ -10,9 +10,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from domain.features import INPUT_NAMES
+from schemas.profile_model import INPUT_NAME, OUTPUT_NAME, VALUE_MAX
 from services.runtime.shutdown import KnownProblem
 from services.trainer.profile.candidates import Candidate
-from services.trainer.profile.contract import INPUT_NAME, OUTPUT_NAME, VALUE_MAX
 from services.trainer.profile.nodes import build_graph
 
 Floats = NDArray[np.float64]

@@ -16,6 +16,7 @@ from skl2onnx.common.data_types import FloatTensorType
 
 from domain.features import DAYS_PER_MONTH, INPUT_NAMES
 from domain.rfm_scores import Quintiles
+from schemas.profile_model import COLUMNS, INPUT_NAME, OUTPUT_NAME, VALUE_MAX
 from services.trainer.graph import LANES, OPSET, OPSET_ML, GraphBuilder, Tensor
 from services.trainer.profile.candidates import RATIO_MAX, Candidate, Line
 from services.trainer.profile.columns import (
@@ -26,7 +27,6 @@ from services.trainer.profile.columns import (
     STANDARD_MAX,
     Preparation,
 )
-from services.trainer.profile.contract import COLUMNS, INPUT_NAME, OUTPUT_NAME, VALUE_MAX
 from services.trainer.profile.network import Network
 
 Floats = NDArray[np.float64]

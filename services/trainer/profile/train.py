@@ -16,6 +16,14 @@ from domain.features import INPUT_NAMES, INPUTS, date_of
 from domain.metrics import root_mean_squared_error
 from domain.rfm_scores import Quintiles
 from schemas.currencies import minor_per_major
+from schemas.profile_model import (
+    COLUMNS,
+    ENGINEERED_NAMES,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    TIMINGS_FIELD,
+    profile_version,
+)
 from services.runtime.shutdown import KnownProblem
 from services.trainer.profile import network
 from services.trainer.profile.candidates import (
@@ -26,14 +34,6 @@ from services.trainer.profile.candidates import (
     unscaled_trials,
 )
 from services.trainer.profile.columns import columns_of, fit_preparation
-from services.trainer.profile.contract import (
-    COLUMNS,
-    ENGINEERED_NAMES,
-    INPUT_NAME,
-    OUTPUT_NAME,
-    TIMINGS_FIELD,
-    profile_version,
-)
 from services.trainer.profile.export import Exported, GraphDiffers, export, run_graph
 from services.trainer.profile.measures import importance, measure, r_squared
 from services.trainer.profile.table import Bools, ProfileTable, Split, split_customers

@@ -12,15 +12,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from services.runtime.shutdown import KnownProblem
-from services.trainer.profile.card import html, markdown
-from services.trainer.profile.contract import (
+from schemas.profile_model import (
     CANDIDATES_FOLDER,
     CARD_HTML_FILE,
     CARD_MARKDOWN_FILE,
     METADATA_FILE,
     MODEL_FILE,
 )
+from services.runtime.shutdown import KnownProblem
+from services.trainer.profile.card import html, markdown
 from services.trainer.profile.plots import plots
 
 

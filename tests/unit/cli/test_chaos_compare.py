@@ -28,17 +28,17 @@ from schemas.orders import OrderRecord, encode_order
 from schemas.predictions import decode_prediction, encode_prediction
 from services.features.emit import feature_messages
 from services.features.fold import fold_chunk
+from services.inference.model import Model, load_model
+from services.inference.ranking import bundle_ranking
 from services.ingest.judge import Rules, judge
 from services.ingest.rates import Rates
 from services.ingest.rejection import Rejection
 from services.scorer.intake import Candidate
 from services.scorer.intake import judge as judge_features
-from services.scorer.model import Model, load_model
-from services.scorer.ranking import bundle_ranking
 from services.scorer.scoring import ModelFacts, predictions, prepare
 from services.sink.documents import Write
 from services.sink.documents import judge as judge_prediction
-from tests.unit.scorer.bundles import write_bundle
+from tests.bundles import write_bundle
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 FIRST_MS = int(NOW.timestamp() * 1000)

@@ -20,7 +20,7 @@ from services.runtime.bundle import (
     read_metadata,
 )
 from services.runtime.shutdown import KnownProblem
-from tests.unit.scorer.bundles import write_bundle
+from tests.bundles import write_bundle
 
 HEAD = BundleHead(
     model_version="abc",

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from domain.drift import BINS_MAX, reference
 from domain.features import FEATURE_NAMES
+from services.inference.model import Outcomes
 from services.scorer.drift import COLUMNS, References, Window, with_an_order
-from services.scorer.model import Outcomes
 
 rows = st.integers(0, 40)
 steps = st.lists(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.customer_features import encode_features
 from schemas.dead_letters import Reason
 from services.scorer.intake import Candidate, Erased, Refusal, coalesce, judge
-from tests.unit.scorer.bundles import feature_messages
+from tests.bundles import feature_messages
 
 
 @dataclass

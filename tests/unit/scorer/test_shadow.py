@@ -17,11 +17,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from schemas.customer_features import encode_features
+from services.inference.model import Model, Outcomes, load_model
 from services.scorer import shadow
 from services.scorer.intake import Candidate, judge
-from services.scorer.model import Model, Outcomes, load_model
 from services.scorer.shadow import Shadow
-from tests.unit.scorer.bundles import feature_messages, write_bundle
+from tests.bundles import feature_messages, write_bundle
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,9 +11,9 @@ import pytest
 from cli.training import score_customers
 from domain.features import day_of
 from schemas.model_bundle import OUTPUT_NAMES
+from services.inference.model import load_model
 from services.runtime.bundle import current_bundle
 from services.runtime.shutdown import KnownProblem
-from services.scorer.model import load_model
 from services.trainer.intervals import pinball
 from services.trainer.sources.orders import from_table
 from services.trainer.train import TrainedBundle, train

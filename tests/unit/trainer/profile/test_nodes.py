@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from domain.features import ENGINEERED, INPUT_NAMES, engineer
 from domain.rfm_scores import Quintiles
+from schemas.profile_model import COLUMNS, ENGINEERED_NAMES, INPUT_NAME, VALUE_MAX
 from services.trainer.graph import GraphBuilder
 from services.trainer.profile import export as gate
 from services.trainer.profile.candidates import BOOSTED_LINE, LINE, Candidate, ensembles
 from services.trainer.profile.columns import SCALES, columns_of, scale_of
-from services.trainer.profile.contract import COLUMNS, ENGINEERED_NAMES, INPUT_NAME, VALUE_MAX
 from services.trainer.profile.export import PARITY_ERROR_MAX, GraphDiffers, absurd_inputs, export, run_graph
 from services.trainer.profile.network import Network
 from services.trainer.profile.nodes import build_graph, column_nodes

@@ -12,11 +12,7 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from domain.features import INPUT_NAMES, engineer
-from services.runtime.shutdown import KnownProblem
-from services.trainer.profile import network, train
-from services.trainer.profile.candidates import BOOSTED_LINE, LINE, PRODUCT, ensembles
-from services.trainer.profile.card import _with_code, money_text, r_squared_text
-from services.trainer.profile.contract import (
+from schemas.profile_model import (
     CANDIDATES_FOLDER,
     CARD_HTML_FILE,
     CARD_MARKDOWN_FILE,
@@ -25,8 +21,12 @@ from services.trainer.profile.contract import (
     TIMINGS_FIELD,
     profile_version,
 )
+from services.inference.profile_model import input_row, load_profile, what_if
+from services.runtime.shutdown import KnownProblem
+from services.trainer.profile import network, train
+from services.trainer.profile.candidates import BOOSTED_LINE, LINE, PRODUCT, ensembles
+from services.trainer.profile.card import _with_code, money_text, r_squared_text
 from services.trainer.profile.export import Exported, GraphDiffers
-from services.trainer.profile.loader import input_row, load_profile, what_if
 from services.trainer.profile.measures import importance, measure, r_squared
 from services.trainer.profile.train import train_profile
 from services.trainer.profile.writer import candidate_file

@@ -13,10 +13,10 @@ from domain import facts
 from domain.features import DAYS_PER_MONTH, ENGINEERED, FEATURE_NAMES, engineer
 from schemas.customer_features import feature_matrix
 from schemas.model_bundle import OUTPUT_NAMES
+from services.inference.explain import Explainer, Explanation, references_of, rescored, unit_of
+from services.inference.model import Model, Outcomes, ScorerMetadata, load_model
 from services.runtime.shutdown import KnownProblem
-from services.scorer.explain import Explainer, Explanation, references_of, rescored, unit_of
-from services.scorer.model import Model, Outcomes, ScorerMetadata, load_model
-from tests.unit.scorer.bundles import OTHER_QUINTILES, QUINTILES, feature_messages, metadata, write_bundle
+from tests.bundles import OTHER_QUINTILES, QUINTILES, feature_messages, metadata, write_bundle
 
 MESSAGES = feature_messages(60, seed=3)
 ROWS = feature_matrix([message.features for message in MESSAGES])

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from domain.features import INPUT_NAMES, engineer
 from domain.rfm_scores import Quintiles
-from services.runtime.shutdown import KnownProblem
-from services.trainer.profile.contract import (
+from schemas.profile_model import (
     ENGINEERED_NAMES,
     INPUT_NAME,
     METADATA_FILE,
@@ -22,6 +21,7 @@ from services.trainer.profile.contract import (
     OUTPUT_NAME,
     profile_version,
 )
+from services.runtime.shutdown import KnownProblem
 
 Floats = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ from domain.customer import CustomerState
 from domain.features import FEATURE_NAMES, features
 from schemas.customer_features import feature_matrix
 from schemas.model_bundle import METADATA_FILE, MODEL_FILE, OUTPUT_NAMES, bundle_version, metadata_without_version
+from services.inference.model import load_model
 from services.runtime.shutdown import KnownProblem
-from services.scorer.model import load_model
-from tests.unit.scorer.bundles import QUINTILES, feature_messages, graph, metadata, write_bundle
+from tests.bundles import QUINTILES, feature_messages, graph, metadata, write_bundle
 
 
 def test_outcomes_equal_the_same_formula_in_numpy(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.segment_thresholds import PopulationSketch, decode_sketch
 from schemas.topics import SEGMENT_THRESHOLDS
+from services.inference.ranking import Ranking, customers_in, merged_ranking
 from services.runtime.logs import logger
-from services.scorer.ranking import Ranking, customers_in, merged_ranking
 
 log = logger(__name__)
 

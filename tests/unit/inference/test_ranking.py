@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from domain.segments import ASCENDING, HYSTERESIS_SHARE, Segment, Thresholds, classify
 from schemas.segment_thresholds import PopulationSketch, encode_sketch
-from services.scorer.ranking import Ranking, bundle_ranking, customers_in, merged_ranking, sketch_of
-from services.scorer.thresholds import Board
+from services.inference.ranking import Ranking, bundle_ranking, customers_in, merged_ranking, sketch_of
+from services.inference.thresholds import Board
 
 amounts = st.floats(0, 1e9, allow_nan=False) | st.sampled_from([0.0, 1.0, 1.0, 10.0])
 ascending3 = st.lists(amounts, min_size=3, max_size=3).map(sorted)

@@ -138,7 +138,7 @@ class _Facts(Protocol):
 
 
 class Predicts(Protocol):
-    """A model, as services.scorer.model.Model: its outcomes are named as schemas.model_bundle.OUTPUT_NAMES."""
+    """A model, as services.inference.model.Model: its outcomes are named as schemas.model_bundle.OUTPUT_NAMES."""
 
     @property
     def metadata(self) -> _Facts: ...

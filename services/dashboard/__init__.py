@@ -1,0 +1,1 @@
+"""The dashboard for people: Streamlit pages that know nothing but the API."""
