@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.http_api.common import Answer, Day, Outlook, SegmentName, Values
+from schemas.http_api.outlook import Answer, Day, Outlook, SegmentName, Values
 
 Sort = Literal[
     "-expected_value",

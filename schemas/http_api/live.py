@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.http_api.common import Answer, SegmentName
+from schemas.http_api.outlook import Answer, SegmentName
 
 
 class RatePoint(Answer):

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from schemas.http_api.common import Answer, Day
+from schemas.http_api.outlook import Answer, Day
 
 
 class ModelRow(Answer):

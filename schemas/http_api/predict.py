@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from schemas.http_api.common import Answer, Day, Explanation, Outlook, Values
+from schemas.http_api.outlook import Answer, Day, Explanation, Outlook, Values
 
 ROWS_MAX = 10_000
 EXAMPLE: dict[str, JsonValue] = {

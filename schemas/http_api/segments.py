@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.http_api.common import Answer, Day, SegmentName
+from schemas.http_api.outlook import Answer, Day, SegmentName
 
 
 class Bin(Answer):
