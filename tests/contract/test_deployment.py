@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "deploy/k8s"
 BIN = Path(sys.executable).parent
 SERVICES = ("ingest", "features", "scorer", "sink")
+RUNS_MODELS = ("scorer",)
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 MANIFESTS = [
@@ -144,7 +145,7 @@ def test_an_image_is_built_from_a_pinned_base_and_does_not_run_as_root():
 
 def test_only_who_runs_models_carries_the_model_runtime():
     carries = {path.stem for path in (ROOT / "locks").glob("*.txt") if "\nonnxruntime==" in path.read_text()}
-    assert carries & {*SERVICES, "cli"} == {"scorer", "cli"}
+    assert carries & {*SERVICES, "cli"} == {*RUNS_MODELS, "cli"}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -152,7 +153,8 @@ def test_what_an_image_copies_exists_and_no_other_services_code_is_in_it(service
     copied = re.findall(r"^COPY ((?!--from|locks/)\S+) \S+$", targets()["code"] + targets()[service], re.MULTILINE)
     assert all((ROOT / path).exists() for path in copied), copied
     code = [path for path in copied if path.startswith("services/")]
-    assert sorted(code) == sorted(["services/__init__.py", "services/runtime", f"services/{service}"])
+    shared = ["services/inference"] if service in RUNS_MODELS else []
+    assert sorted(code) == sorted(["services/__init__.py", "services/runtime", f"services/{service}", *shared])
 
 
 def test_the_build_context_holds_what_is_copied_and_nothing_else():
