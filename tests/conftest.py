@@ -19,7 +19,7 @@ from deploy.local.mongo import LocalMongo
 from deploy.local.processes import ServiceProcess
 from schemas.topics import topics as declared_topics
 from services.runtime.kafka import create_topics
-from tests.support import ready, wait_for
+from tests.support import forget_groups, ready, wait_for
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,10 +64,7 @@ def topics(kafka: LocalKafka) -> str:
             there = admin.list_topics(timeout=20).topics
         return [name for name in ours if name in there]
 
-    groups = [group.group_id for group in admin.list_consumer_groups().result().valid]
-    if groups:
-        for future in admin.delete_consumer_groups(groups).values():
-            future.exception()  # a group of a test that is still leaving stays; its topics are gone all the same
+    forget_groups(kafka.bootstrap_servers)
     if existing():
         for future in admin.delete_topics(existing()).values():
             future.exception()

@@ -1,5 +1,6 @@
 """Waiting, reading and writing as the outside world does it: with confluent-kafka and plain HTTP."""
 
+import asyncio
 import json
 import time
 import urllib.error
@@ -7,7 +8,10 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.group import LeaveGroupRequest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from deploy.local.processes import ServiceProcess
 
@@ -129,6 +133,32 @@ def committed_lag(bootstrap: str, group: str, topic: str) -> int:
         )
     finally:
         consumer.close()
+
+
+def forget_groups(bootstrap: str) -> None:
+    """No consumer group is left, not even one whose members were killed and whose session is not over yet.
+
+    Otherwise the next test's first consumer waits for that session, ten seconds long. One broker.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    names = [group.group_id for group in admin.list_consumer_groups().result().valid]
+    if not names:
+        return
+    described = {name: found.result() for name, found in admin.describe_consumer_groups(names).items()}
+    if members := [(name, member.member_id) for name, group in described.items() for member in group.members]:
+        asyncio.run(_leave(bootstrap, members))
+    for deleted in admin.delete_consumer_groups(names).values():
+        deleted.exception()  # a reader of the test itself may still be leaving: its offsets are no one's concern
+
+
+async def _leave(bootstrap: str, members: list[tuple[str, str]]) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        for group, member in members:
+            await admin._send_request(LeaveGroupRequest(group, member))
+    finally:
+        await admin.close()
 
 
 def newest_by_customer(bootstrap: str, topic: str) -> dict[str, dict[str, Any]]:
