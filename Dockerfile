@@ -48,6 +48,7 @@ CMD ["python", "-m", "services.ingest"]
 
 FROM code AS features
 COPY --from=features-dependencies /venv /venv
+COPY services/folding services/folding
 COPY services/features services/features
 VOLUME ["/data/features"]
 EXPOSE 8002

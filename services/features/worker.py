@@ -38,11 +38,12 @@ from schemas.topics import ORDERS
 from services.features.app import build_app, build_table, orders_topic
 from services.features.chunks import ChunkConsumer
 from services.features.emit import feature_messages
-from services.features.fold import Folded, Rejected, ToSend, Touched, fold_chunk, keys_of
 from services.features.refresh import SLICE_CUSTOMERS_MAX, Pacer, begin_sweep
 from services.features.settings import FeaturesSettings
 from services.features.table import CustomerStore
 from services.features.writer import Fenced, PartitionWriter
+from services.folding import GROUP
+from services.folding.fold import Folded, Rejected, ToSend, Touched, fold_chunk, keys_of
 from services.runtime import telemetry
 from services.runtime.bundle import BundleHead, current_bundle, read_head
 from services.runtime.dead_letter import letter_of
@@ -53,7 +54,6 @@ from services.runtime.shutdown import KnownProblem
 log = logger(__name__)
 
 SERVICE = "features"
-GROUP = "clv-features"
 BUNDLE_POLL_SECONDS = 5.0
 SWEEP_TICK_SECONDS = 0.5
 

@@ -153,8 +153,9 @@ def test_what_an_image_copies_exists_and_no_other_services_code_is_in_it(service
     copied = re.findall(r"^COPY ((?!--from|locks/)\S+) \S+$", targets()["code"] + targets()[service], re.MULTILINE)
     assert all((ROOT / path).exists() for path in copied), copied
     code = [path for path in copied if path.startswith("services/")]
-    shared = ["services/inference"] if service in RUNS_MODELS else []
-    assert sorted(code) == sorted(["services/__init__.py", "services/runtime", f"services/{service}", *shared])
+    shared = {"features": ["services/folding"]} | {name: ["services/inference"] for name in RUNS_MODELS}
+    own = f"services/{service}"
+    assert sorted(code) == sorted(["services/__init__.py", "services/runtime", own, *shared.get(service, [])])
 
 
 def test_the_build_context_holds_what_is_copied_and_nothing_else():

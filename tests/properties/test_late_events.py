@@ -11,7 +11,7 @@ from schemas.customer_features import feature_version
 from schemas.customer_rows import Row, decode_row, encode
 from schemas.orders import Cancelled, OrderRecord, Placed, Refunded, Updated, encode_order
 from services.features.emit import feature_messages
-from services.features.fold import Folded, fold_chunk
+from services.folding.fold import Folded, fold_chunk
 
 QUINTILES = Quintiles((5, 20, 60, 200), (0, 1, 3, 6), (10, 50, 100, 400))
 FIRST_DAY, LAST_DAY = 10_000, 11_500

@@ -17,7 +17,7 @@ from schemas.mongo import erasure_id
 from schemas.orders import Absorbed, Cancelled, Merged, Placed, Refunded, Updated, encode_order
 from schemas.predictions import encode_prediction
 from services.features.emit import feature_messages as emit
-from services.features.fold import fold_chunk, keys_of
+from services.folding.fold import fold_chunk, keys_of
 from services.ingest.judge import Rules
 from services.ingest.judge import judge as judge_event
 from services.ingest.rates import Rates

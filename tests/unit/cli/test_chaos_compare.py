@@ -27,7 +27,7 @@ from schemas.dead_letters import HEADER_REASON
 from schemas.orders import OrderRecord, encode_order
 from schemas.predictions import decode_prediction, encode_prediction
 from services.features.emit import feature_messages
-from services.features.fold import fold_chunk
+from services.folding.fold import fold_chunk
 from services.inference.model import Model, load_model
 from services.inference.ranking import bundle_ranking
 from services.ingest.judge import Rules, judge

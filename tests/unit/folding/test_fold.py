@@ -9,7 +9,7 @@ from domain.customer import DAY_MS, ORDER, OrderPlaced, fold
 from schemas.customer_rows import Row, new_row
 from schemas.dead_letters import Reason
 from schemas.orders import Placed, encode_order
-from services.features.fold import fold_chunk, keys_of
+from services.folding.fold import fold_chunk, keys_of
 
 
 class Record(NamedTuple):

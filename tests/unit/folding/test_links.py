@@ -11,7 +11,7 @@ from domain.customer import DAY_MS, CustomerState, OrderPlaced, OrderRefunded, c
 from schemas.customer_rows import Row, decode_row, encode, erased_key, is_forgotten, known_state, stored, survivor
 from schemas.dead_letters import Reason
 from schemas.orders import Cancelled, Erased, Merged, OrderRecord, Placed, Refunded, domain_event, encode_order
-from services.features.fold import Folded, fold_chunk
+from services.folding.fold import Folded, fold_chunk
 
 seeds = st.integers(0, 2**32).map(random.Random)
 

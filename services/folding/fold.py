@@ -14,7 +14,7 @@ from domain.refunds import RefundCounts
 from schemas.customer_rows import OWN_PREFIX, Row, is_forgotten, new_row, survivor
 from schemas.dead_letters import Reason
 from schemas.orders import Absorbed, Erased, Merged, OrderRecord, decode_order, domain_event
-from services.features import links
+from services.folding import links
 
 
 class SourceRecord(Protocol):
