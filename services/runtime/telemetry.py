@@ -61,6 +61,27 @@ COMMIT_FAILURES = _declare(
         ("service",),
     )
 )
+HTTP_REQUESTS = _declare(
+    Metric(
+        "counter",
+        "all",
+        "clv_http_requests_total",
+        "requests",
+        "HTTP requests answered, by the route's template; health and metrics are not counted.",
+        ("service", "route", "status"),
+    )
+)
+HTTP_SECONDS = _declare(
+    Metric(
+        "histogram",
+        "all",
+        "clv_http_seconds",
+        "seconds",
+        "Time from an HTTP request to the beginning of its answer.",
+        ("service", "route"),
+        (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    )
+)
 INGEST_EVENTS = _declare(
     Metric(
         "counter",
