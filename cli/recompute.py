@@ -15,7 +15,7 @@ from domain.segments import STRATEGY, Segment, Thresholds, classify
 from schemas.currencies import minor_per_major
 from schemas.model_bundle import OUTPUT_NAMES
 from services.inference.model import Model, Outcomes
-from services.scorer.scoring import next_order_at
+from services.inference.outlook import next_order_at
 
 RELATIVE_TOLERANCE = 1e-9
 """Features and predictions come from the same arithmetic: only a JSON or BSON round trip lies between."""

@@ -200,7 +200,7 @@ def score_data(data: "TrainingData", bundle: Path, progress: ProgressBars | None
     from domain.features import date_of
     from domain.segments import Thresholds, classify
     from services.inference.model import load_model
-    from services.scorer.scoring import next_order_at
+    from services.inference.outlook import next_order_at
     from services.trainer.progress import silent
 
     head = read_head(bundle)

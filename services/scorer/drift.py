@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from domain.drift import BINS_MAX, Bins, Reference, psi, reference_in, reference_of_quantiles
 from domain.features import FEATURE_NAMES
-from services.scorer.scoring import OutcomeColumns
+from services.inference.outlook import OutcomeColumns
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

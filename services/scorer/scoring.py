@@ -5,8 +5,7 @@ give the same bytes.
 """
 
 from collections.abc import Sequence
-from datetime import date, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,35 +16,15 @@ from domain.rfm_scores import Quintiles, rfm_cell, score_high_is_good, score_low
 from domain.segments import STRATEGY, Segment, classify
 from schemas.customer_features import Values, decode_values, feature_matrix
 from schemas.predictions import PredictionToSend, prediction_id
+from services.inference.outlook import OutcomeColumns, next_order_at
 from services.inference.ranking import Ranking
 from services.scorer.intake import Candidate
 
 Floats = NDArray[np.float64]
 
-NEXT_ORDER_P_MIN = 0.2
-"""An order less likely than this is not expected: the date of something that hardly ever comes would mislead."""
 _COLUMN = {name: index for index, name in enumerate(FEATURE_NAMES)}
 _MONETARY = _COLUMN["monetary"]
 _SCORES = ("recency_score", "frequency_score", "monetary_score", "rfm_score")
-
-
-class OutcomeColumns(Protocol):
-    """Outcomes of n customers, each (n,), as services.inference.model.Outcomes."""
-
-    @property
-    def expected_value(self) -> Floats: ...
-    @property
-    def expected_orders(self) -> Floats: ...
-    @property
-    def p_active(self) -> Floats: ...
-    @property
-    def value_p10(self) -> Floats: ...
-    @property
-    def value_p50(self) -> Floats: ...
-    @property
-    def value_p90(self) -> Floats: ...
-    @property
-    def next_order_days(self) -> Floats: ...
 
 
 class ModelFacts(NamedTuple):
@@ -93,13 +72,6 @@ def _rescored(candidate: Candidate, scores: dict[str, float]) -> Row:
     features: Values = {**candidate.features, **scores}
     inputs: Values = {**decode_values(candidate.view.inputs), "frequency_score": scores["frequency_score"]}
     return Row(candidate, msgspec.Raw(msgspec.json.encode(inputs)), msgspec.Raw(msgspec.json.encode(features)))
-
-
-def usable(outcomes: OutcomeColumns) -> NDArray[np.bool_]:
-    """Which rows have a finite number in every outcome; (n,)."""
-    columns = [outcomes.expected_value, outcomes.expected_orders, outcomes.p_active]
-    columns += [outcomes.value_p10, outcomes.value_p50, outcomes.value_p90, outcomes.next_order_days]
-    return np.asarray(np.isfinite(np.column_stack(columns)).all(axis=1))
 
 
 def predictions(
@@ -161,16 +133,3 @@ def predictions(
             )
         )
     return found
-
-
-def next_order_at(as_of: str, p_active: float, next_order_days: float) -> str | None:
-    """The day on which the next order is expected if it comes within the horizon; None where that is unlikely.
-
-    next_order_days: from as_of, as the model says. Below NEXT_ORDER_P_MIN no order is expected at all.
-    """
-    if p_active < NEXT_ORDER_P_MIN:
-        return None
-    try:
-        return (date.fromisoformat(as_of) + timedelta(days=round(next_order_days))).isoformat()
-    except OverflowError:  # an as_of at the end of the year 9999
-        return None

@@ -13,9 +13,10 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 from schemas.topics import CUSTOMER_FEATURES, topic
+from services.inference.following import BundlePointers, RegistryAddress
 from services.inference.thresholds import follow
 from services.runtime import telemetry
-from services.runtime.bundle import CHAMPION_POINTER, POINTER, challenger_bundle, current_bundle
+from services.runtime.bundle import challenger_bundle
 from services.runtime.consume import consume
 from services.runtime.health import Health, HttpServer, health_app
 from services.runtime.kafka import create_topics, new_consumer, new_producer, wait_for_kafka
@@ -43,8 +44,8 @@ class _Current:
         self.challenger: Loaded | None = None
         self.scorer: Scorer | None = None
         self._refused = {"champion": "", "challenger": ""}
-        self._registry_away = False
-        self._mongo: Any = None
+        registry = RegistryAddress(settings.mongo_uri, settings.mongo_database) if settings.scorer_registry else None
+        self.pointers = BundlePointers(settings.models_dir, registry, lambda: self.version)
         health.add("model", self._model_missing)
         health.add("kafka", self._not_consuming)
 
@@ -53,16 +54,9 @@ class _Current:
         """Of the model in use."""
         return self.champion and self.champion.model.version
 
-    @property
-    def pointed(self) -> bool:
-        """Whether there is a pointer to follow."""
-        return any((self._settings.models_dir / name).exists() for name in (CHAMPION_POINTER, POINTER))
-
     async def load(self) -> None:
         """Load the bundle that the pointer names, if it is another one. Raises KnownProblem if it cannot be used."""
-        models_dir, registry = self._settings.models_dir, self._settings.scorer_registry
-        mirrored = registry and (models_dir / CHAMPION_POINTER).exists()  # what else is put there was not promoted
-        folder = current_bundle(models_dir, CHAMPION_POINTER if mirrored else POINTER)
+        folder = self.pointers.champion()
         if self.version == folder.name:
             return
         loaded = await self._read(folder)
@@ -73,7 +67,7 @@ class _Current:
 
     async def follow(self) -> None:
         """Ask the registry, then load what the pointers name. What cannot be used is said once; the former stays."""
-        await self.follow_registry()
+        await self.pointers.refresh()
         try:
             await self.load()
             self._refused["champion"] = ""
@@ -85,32 +79,6 @@ class _Current:
         except Exception as problem:  # noqa: BLE001 - whatever is wrong with it, the champion goes on
             self._try_nobody()
             self._refuse("challenger", "challenger_refused", str(problem))
-
-    async def follow_registry(self) -> None:
-        """Bring the models folder up to date with the registry, if it is followed. Never raises: see the metric."""
-        settings = self._settings
-        if not settings.scorer_registry:
-            return
-        try:
-            from services.runtime import registry  # motor is needed by those who follow the registry alone
-
-            if self._mongo is None:
-                self._mongo = registry.connect(settings.mongo_uri)
-            await registry.mirror(registry.Registry(self._mongo, settings.mongo_database), settings.models_dir)
-        except Exception as problem:  # noqa: BLE001 - whatever it is, the model at hand goes on
-            if not self._registry_away:
-                log.error("registry_away", problem=str(problem), in_use=self.version)
-            self._registry_away = True
-        else:
-            if self._registry_away:
-                log.info("registry_back")
-            self._registry_away = False
-        telemetry.REGISTRY_AWAY.set(int(self._registry_away))
-
-    def close(self) -> None:
-        """Let go of MongoDB."""
-        if self._mongo is not None:
-            self._mongo.close()
 
     async def _load_challenger(self) -> None:
         folder = challenger_bundle(self._settings.models_dir)
@@ -158,7 +126,7 @@ async def serve(settings: ScorerSettings, stop: asyncio.Event) -> None:
     current = _Current(settings, health)
     telemetry.UP.set(1, service=SERVICE, version="1")
     async with AsyncExitStack() as http:
-        http.callback(current.close)
+        http.callback(current.pointers.close)
         try:
             server = HttpServer(health_app(health), settings.http_host, settings.scorer_http_port)
             await http.enter_async_context(server)
@@ -177,12 +145,12 @@ async def serve(settings: ScorerSettings, stop: asyncio.Event) -> None:
 
 
 async def _prepare(settings: ScorerSettings, current: _Current) -> None:
-    await current.follow_registry()
-    if not current.pointed:
+    await current.pointers.refresh()
+    if not current.pointers.pointed:
         log.warning("waiting_for_model", problem=f"no model in {settings.models_dir}: train one with `./clv train`")
-    while not current.pointed:
+    while not current.pointers.pointed:
         await asyncio.sleep(min(1.0, settings.scorer_model_poll_seconds))
-        await current.follow_registry()
+        await current.pointers.refresh()
     await current.load()
     await wait_for_kafka(settings.kafka_bootstrap_servers, settings.kafka_wait_seconds)
     await create_topics(settings.kafka_bootstrap_servers, [topic(name) for name in _TOPICS])

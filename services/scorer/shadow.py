@@ -19,13 +19,14 @@ from aiokafka.errors import KafkaError
 from schemas.predictions import encode_prediction, origin_headers
 from schemas.topics import CHALLENGER_PREDICTIONS
 from services.inference.model import Model, Outcomes
+from services.inference.outlook import usable
 from services.inference.ranking import Ranking, bundle_ranking
 from services.runtime import telemetry
 from services.runtime.kafka import Item, send_batches
 from services.runtime.logs import logger
 from services.scorer.allowance import Allowance
 from services.scorer.intake import Candidate
-from services.scorer.scoring import ModelFacts, predictions, prepare, usable
+from services.scorer.scoring import ModelFacts, predictions, prepare
 
 log = logger(__name__)
 

@@ -23,6 +23,7 @@ from schemas.predictions import PredictionToSend, encode_prediction, origin_head
 from schemas.segment_thresholds import PopulationSketch, encode_sketch
 from schemas.topics import CHALLENGER_PREDICTIONS, PREDICTIONS, SEGMENT_THRESHOLDS
 from services.inference.model import Model, Outcomes
+from services.inference.outlook import usable
 from services.inference.ranking import Ranking, bundle_ranking, sketch_of
 from services.inference.thresholds import Board
 from services.runtime import telemetry
@@ -35,7 +36,7 @@ from services.scorer.intake import Candidate, Erased, Refusal, coalesce, judge
 from services.scorer.loading import Loaded
 from services.scorer.population import Population
 from services.scorer.restore import restore
-from services.scorer.scoring import ModelFacts, Row, predictions, prepare, usable
+from services.scorer.scoring import ModelFacts, Row, predictions, prepare
 from services.scorer.settings import ScorerSettings
 from services.scorer.shadow import Shadow
 

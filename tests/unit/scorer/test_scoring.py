@@ -9,9 +9,10 @@ from domain.segments import ASCENDING, STRATEGY, Segment, Thresholds, classify
 from schemas.customer_features import CustomerFeatures, Ledger, decode_features_view, encode_features
 from schemas.predictions import Prediction, decode_prediction, encode_prediction, prediction_id
 from services.inference.model import Model, Outcomes, load_model
+from services.inference.outlook import next_order_at, usable
 from services.inference.ranking import bundle_ranking
 from services.scorer.intake import Candidate
-from services.scorer.scoring import ModelFacts, next_order_at, predictions, prepare, usable
+from services.scorer.scoring import ModelFacts, predictions, prepare
 from tests.bundles import HORIZON_DAYS, OTHER_QUINTILES, QUINTILES, feature_messages, write_bundle
 
 RANKING = bundle_ranking(Thresholds(40.0, 90.0, 200.0))
