@@ -32,11 +32,12 @@ from cli.customer_data import (
     record_holds,
 )
 from cli.reading import CLIENT_ID, present_ends, records_until, topics_reader
-from schemas.customer_events import CustomerErasedEvent, EventType
+from schemas.customer_events import CustomerErasedEvent, erased_event
 from schemas.mongo import CUSTOMER_STATES, ERASURES, erasure_id
 from schemas.personal_data import PLACES, Find, Goes, Place, collection_places
 from schemas.tombstones import Cause, cause_of
-from schemas.topics import CUSTOMER_EVENTS, PREDICTIONS
+from schemas.topics import PREDICTIONS
+from services.runtime.erasing import publish_erased
 from services.runtime.kafka import new_producer, wait_for_kafka
 from services.runtime.shutdown import KnownProblem
 from services.sink.letters import CLOCK_SKEW
@@ -86,13 +87,7 @@ def erase_customer(
 
 def _event(customer_id: str, event_id: str) -> CustomerErasedEvent:
     try:
-        return CustomerErasedEvent(
-            event_id=event_id,
-            event_type=EventType.CUSTOMER_ERASED,
-            occurred_at=datetime.now(UTC),
-            customer_id=customer_id,
-            source="clv erase",
-        )
+        return erased_event(customer_id, event_id=event_id, occurred_at=datetime.now(UTC), source="clv erase")
     except ValidationError as error:
         first = error.errors()[0]
         option = "--event-id" if first["loc"] == ("event_id",) else "--customer"
@@ -123,12 +118,9 @@ async def _publish(event: CustomerErasedEvent, bootstrap_servers: str) -> dateti
     producer = new_producer(bootstrap_servers, CLIENT_ID)
     await producer.start()
     try:
-        sent = await producer.send_and_wait(
-            CUSTOMER_EVENTS, key=event.customer_id.encode(), value=event.model_dump_json().encode()
-        )
+        return await publish_erased(producer, event)
     finally:
         await producer.stop()
-    return datetime.fromtimestamp(sent.timestamp / 1000, UTC)
 
 
 _TOPICS = [place.name for place in PLACE_OF_TOPIC.values() if place.goes is Goes.TOMBSTONE]

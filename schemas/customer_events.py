@@ -113,3 +113,14 @@ CUSTOMER_EVENT: TypeAdapter[CustomerEvent] = TypeAdapter(CustomerEvent)
 def epoch_ms(at: datetime) -> int:
     """Whole milliseconds since 1970 of an instant with a zone."""
     return round(at.timestamp() * 1000)
+
+
+def erased_event(customer_id: str, *, event_id: str, occurred_at: datetime, source: str) -> CustomerErasedEvent:
+    """The event that has a customer forgotten. Raises ValidationError if an id is none."""
+    return CustomerErasedEvent(
+        event_id=event_id,
+        event_type=EventType.CUSTOMER_ERASED,
+        occurred_at=occurred_at,
+        customer_id=customer_id,
+        source=source,
+    )

@@ -34,7 +34,7 @@ class OrdersSummary(Answer):
     """The customer's orders together; money in major units of the prediction's currency."""
 
     orders: int = Field(description="Placed and not cancelled")
-    orders_cancelled: int
+    orders_cancelled: int | None = Field(description="null where the features were made before there was a ledger")
     gross: float = Field(description="Value of the orders that count")
     refunded: float = Field(description="Refunds of them, and refunds that name no order")
     net: float
@@ -65,11 +65,15 @@ class CustomerHistory(Answer):
 class OrderLine(Answer):
     """One order."""
 
-    order_id: str | None = Field(description="Null where old orders were folded into one line a day")
+    order_hash: str | None = Field(
+        description="16 hexadecimal digits that stand for the order: BLAKE2b of its id, 8 bytes. The ids themselves "
+        "are not kept. Null where old orders were folded into one line a day",
+        examples=["9f1c2a7b3d4e5f60"],
+    )
     placed_on: Day
     orders: int = Field(description="1, or how many were folded", ge=1)
     gross: float
-    refunded: float
+    refunded: float = Field(description="Up to the order's amount")
     cancelled: bool
 
 
@@ -80,6 +84,8 @@ class CustomerOrders(Answer):
     currency: str
     orders: list[OrderLine]
     loose_refunds: float = Field(description="Refunds that name no order")
+    waiting_refunds: float = Field(description="Refunds whose order is not known: they count once it comes")
+    merged_customers: list[str] = Field(description="Customers who were merged into this one: their orders are here")
 
 
 class CustomerRow(Answer):
@@ -87,7 +93,9 @@ class CustomerRow(Answer):
 
     customer_id: str
     as_of: Day
-    updated_at: str = Field(description="RFC 3339")
+    updated_at: str = Field(
+        description="RFC 3339: when MongoDB took the prediction; in the stream, when the API received it from Kafka"
+    )
     currency: str
     horizon_days: int
     expected_value: float

@@ -6,6 +6,7 @@ Must never commit an offset itself before the caller's effects are acknowledged.
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -93,15 +94,22 @@ def new_producer(bootstrap_servers: str, client_id: str, transactional_id: str |
 
 
 def new_consumer(
-    bootstrap_servers: str, client_id: str, group: str | None, max_poll_records: int = 5000
+    bootstrap_servers: str,
+    client_id: str,
+    group: str | None,
+    max_poll_records: int = 5000,
+    offset_reset: Literal["earliest", "none"] = "earliest",
 ) -> AIOKafkaConsumer:
-    """A consumer that starts at the earliest record, and commits only when told. Not started."""
+    """A consumer that starts at the earliest record, and commits only when told. Not started.
+
+    offset_reset: where it goes on when its offset is not there (any more); none: it raises OffsetOutOfRangeError.
+    """
     return AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers,
         client_id=client_id,
         group_id=group,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset=offset_reset,
         isolation_level="read_committed",
         max_poll_records=max_poll_records,
         max_partition_fetch_bytes=MAX_REQUEST_BYTES,

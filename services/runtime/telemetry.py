@@ -92,18 +92,6 @@ INGEST_EVENTS = _declare(
         ("via", "event_type"),
     )
 )
-INGEST_HTTP_REQUESTS = _declare(
-    Metric("counter", "ingest", "clv_ingest_http_requests_total", "requests", "HTTP requests answered.", ("status",))
-)
-INGEST_HTTP_SECONDS = _declare(
-    Metric(
-        "histogram",
-        "ingest",
-        "clv_ingest_http_seconds",
-        "seconds",
-        "Time to answer an HTTP request, Kafka acknowledgement included.",
-    )
-)
 FEATURES_EMITTED = _declare(
     Metric(
         "counter",
@@ -475,5 +463,26 @@ OUTCOME_FAILURES = _declare(
         "clv_outcome_failures_total",
         "rounds",
         "Rounds of comparing predictions with what came that failed, and are tried again.",
+    )
+)
+API_FRESHNESS_SECONDS = _declare(
+    Metric(
+        "histogram",
+        "api",
+        "clv_api_freshness_seconds",
+        "seconds",
+        "From when an order arrived in Kafka, or a sweep came to the customer, to when the API had the prediction.",
+    )
+)
+API_STREAM_LISTENERS = _declare(
+    Metric("gauge", "api", "clv_api_stream_listeners", "clients", "Clients that listen to the stream.")
+)
+API_STREAM_DROPPED = _declare(
+    Metric(
+        "counter",
+        "api",
+        "clv_api_stream_dropped_total",
+        "predictions",
+        "Predictions that slow clients of the stream did not get.",
     )
 )
