@@ -1,0 +1,110 @@
+"""Charts of the segments: how many customers, how much of the value, and who moved."""
+
+import altair as alt
+
+from schemas.http_api.segments import Migration, Segments
+from services.dashboard.charts.axes import LABEL_LINES, finished, frame, share_axis, wrapped
+from services.dashboard.charts.value import segment_colour
+from services.dashboard.formatting import SEGMENTS, count, money, percent
+from services.dashboard.theme import HEAT, INK, Chart
+
+NEW = "New customer"
+CUSTOMERS, VALUE = "Customers", "Value"
+
+
+def shares_chart(segments: Segments) -> Chart:
+    """Each segment's share of the customers beside its share of the expected value."""
+    rows = [
+        {
+            "segment": SEGMENTS[each.segment],
+            "of": of,
+            "share": share,
+            "text": percent(share),
+            "what": what,
+        }
+        for each in segments.segments
+        for of, share, what in (
+            (CUSTOMERS, each.share, count(each.customers, "customer")),
+            (VALUE, each.value_share, money(each.expected_value, segments.currency, whole=True)),
+        )
+    ]
+    data = alt.Chart(frame(rows, ["segment", "of", "share", "text", "what"]))
+    names = list(SEGMENTS.values())
+    y = alt.Y(
+        "of:N",
+        sort=[CUSTOMERS, VALUE],
+        axis=alt.Axis(title=None, labelColor=INK, ticks=False, domain=False, labelPadding=6),
+    )
+    order = alt.Order("rank:Q")
+    ranked = data.transform_calculate(rank=f"indexof({names!r}, datum.segment)")
+    bars = ranked.mark_bar(height=34, stroke="white", strokeWidth=1.5).encode(
+        y=y,
+        x=alt.X("share:Q", axis=share_axis(None), scale=alt.Scale(domain=[0, 1]), stack="zero"),
+        color=segment_colour(),
+        order=order,
+        tooltip=[
+            alt.Tooltip("segment:N", title="Segment"),
+            alt.Tooltip("of:N", title="Share of"),
+            alt.Tooltip("text:N", title="Share"),
+            alt.Tooltip("what:N", title="That is"),
+        ],
+    )
+    texts = (
+        ranked.transform_filter("datum.share >= 0.07")
+        .mark_text(fontWeight=600, fontSize=13)
+        .encode(
+            y=y,
+            x=alt.X("share:Q", stack="zero", bandPosition=0.5, axis=share_axis(None), scale=alt.Scale(domain=[0, 1])),
+            order=order,
+            detail="segment:N",
+            text="text:N",
+            color=alt.condition("datum.segment == 'Medium value'", alt.value(INK), alt.value("white")),
+        )
+    )
+    return finished(alt.layer(bars, texts), alt.Step(46))
+
+
+def migration_chart(migration: Migration) -> Chart:
+    """Who was where on the first day and is where on the second: a row adds up to all who were there."""
+    totals: dict[str, int] = {}
+    for flow in migration.flows:
+        name = SEGMENTS[flow.from_segment] if flow.from_segment else NEW
+        totals[name] = totals.get(name, 0) + flow.customers
+    rows = [
+        {
+            "from": wrapped_name(name),
+            "to": wrapped_name(SEGMENTS[flow.to_segment]),
+            "customers": flow.customers,
+            "share": flow.customers / totals[name] if totals[name] else 0.0,
+            "text": f"{flow.customers:,}",
+            "of": f"{percent(flow.customers / totals[name] if totals[name] else 0.0)} of the row",
+        }
+        for flow in migration.flows
+        for name in [SEGMENTS[flow.from_segment] if flow.from_segment else NEW]
+    ]
+    base = alt.Chart(frame(rows, ["from", "to", "customers", "share", "text", "of"]))
+    names = [wrapped_name(name) for name in SEGMENTS.values()]
+    axis = alt.Axis(labelExpr=LABEL_LINES, labelColor=INK, labelAngle=0, domain=False, ticks=False)
+    to_axis = alt.Axis(**(axis.to_dict() | {"orient": "top", "title": "To"}))
+    x = alt.X("to:N", sort=names, scale=alt.Scale(domain=names), axis=to_axis)
+    y = alt.Y("from:N", sort=[*names, wrapped_name(NEW)], axis=alt.Axis(**(axis.to_dict() | {"title": "From"})))
+    cells = base.mark_rect(stroke="white", strokeWidth=2, cornerRadius=4).encode(
+        x=x,
+        y=y,
+        color=alt.Color("share:Q", scale=alt.Scale(domain=[0, 1], range=HEAT), legend=None),
+        tooltip=[
+            alt.Tooltip("from:N", title="From"),
+            alt.Tooltip("to:N", title="To"),
+            alt.Tooltip("text:N", title="Customers"),
+            alt.Tooltip("of:N", title="That is"),
+        ],
+    )
+    colour = alt.condition("datum.share > 0.55", alt.value("white"), alt.value(INK))
+    counts = base.mark_text(dy=-7, fontSize=14, fontWeight=600).encode(x=x, y=y, text="text:N", color=colour)
+    shares = base.mark_text(dy=10, fontSize=11).encode(x=x, y=y, text=alt.Text("share:Q", format=".0%"), color=colour)
+    return finished(alt.layer(cells, counts, shares), alt.Step(54))
+
+
+def wrapped_name(name: str) -> str:
+    """A segment's name in two short lines."""
+    return wrapped(name).replace(" value", "\nvalue").replace(" customer", "\ncustomer")
