@@ -87,6 +87,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in get_args(annotation))
     if get_origin(annotation) is Annotated:
         return _type_name(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        return "texts, comma-separated"
     if get_args(annotation):
         return " or ".join(_type_name(part) for part in get_args(annotation))
     return {"NoneType": "empty", "str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
@@ -98,7 +100,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    return "none" if value is None else f"`{value}`" if value != "" else "empty"
+    return "none" if value is None or value == () else f"`{value}`" if value != "" else "empty"
 
 
 def _meaning(field: FieldInfo) -> str:

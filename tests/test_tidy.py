@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.docs import environment_name, service_settings
+from services.runtime.http.settings import HttpSettings
 from services.runtime.settings import CommonSettings
 from services.runtime.telemetry import METRICS
 
@@ -142,7 +143,8 @@ def test_a_services_settings_carry_its_name():
                 info = settings.model_fields[field]
                 meaning = (info.annotation, info.default)
                 assert shared.setdefault(field, meaning) == meaning, f"{field} differs between services"
-    assert set(shared) <= {"models_dir", "mongo_uri", "mongo_database"}
+    of_http = set(HttpSettings.model_fields) - set(CommonSettings.model_fields)
+    assert set(shared) <= {"models_dir", "mongo_uri", "mongo_database"} | of_http
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=[metric.name for metric in METRICS])

@@ -6,10 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.customer_events import CUSTOMER_EVENT
 from schemas.dead_letters import Reason
+from schemas.http_api.problem import PROBLEM_JSON, Problem
 from services.ingest.bodies import JSON, NDJSON, STRUCTURED_BATCH
 from services.ingest.cloud_events import STRUCTURED
-
-PROBLEM_JSON = "application/problem+json"
 
 _ORDER = {
     "event_id": "evt-1001",
@@ -67,42 +66,49 @@ class EventsAccepted(BaseModel):
     request_id: str = Field(description="Names this request in logs; that of X-Request-Id if one was sent")
 
 
-class Problem(BaseModel):
-    """An error (RFC 9457)."""
+class EventsRefused(Problem):
+    """None of the events was accepted."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
                     "type": "about:blank",
-                    "title": "Service Unavailable",
-                    "status": 503,
-                    "detail": "Kafka did not acknowledge within 5 s: send the same events again",
+                    "title": "Bad Request",
+                    "status": 400,
+                    "detail": "none of the events was accepted: `rejected` says why",
                     "request_id": "5f0c1d6e9b7a4f0e8f0f3f1b0a4c2d11",
+                    "accepted": 0,
+                    "rejected": [
+                        {
+                            "index": 0,
+                            "event_id": "evt-1001",
+                            "reason": "non_positive_amount",
+                            "detail": "amount must be more than 0",
+                        }
+                    ],
                 }
             ]
         }
     )
 
-    type: str = Field(default="about:blank", description="Kind of problem; about:blank: the status says it all")
-    title: str = Field(description="The status in words")
-    status: int = Field(description="The HTTP status")
-    detail: str = Field(description="What went wrong and what to do")
-    request_id: str = Field(description="Names this request in logs")
-
-
-class EventsRefused(Problem):
-    """None of the events was accepted."""
-
     accepted: int = Field(default=0, description="Always 0")
     rejected: list[RejectedEvent] = Field(description="All of them")
 
 
-def event_schemas() -> dict[str, Any]:
-    """JSON Schemas of the events, for #/components/schemas: CustomerEvent and what it refers to."""
-    schema = CUSTOMER_EVENT.json_schema(ref_template="#/components/schemas/{model}")
-    parts: dict[str, Any] = schema.pop("$defs")
-    return {"CustomerEvent": schema, **parts}
+def added_schemas() -> dict[str, Any]:
+    """What #/components/schemas lacks without it: CustomerEvent, EventsRefused, and what they refer to."""
+    template = "#/components/schemas/{model}"
+    event = CUSTOMER_EVENT.json_schema(ref_template=template)
+    refused = EventsRefused.model_json_schema(ref_template=template)
+    parts: dict[str, Any] = {**event.pop("$defs"), **refused.pop("$defs")}
+    return {"CustomerEvent": event, "EventsRefused": refused, **parts}
+
+
+def refused_response() -> dict[str, Any]:
+    """The OpenAPI response 400: with the events that were refused, where there are events."""
+    either = [{"$ref": "#/components/schemas/EventsRefused"}, {"$ref": "#/components/schemas/Problem"}]
+    return {"description": "No event was accepted", "content": {PROBLEM_JSON: {"schema": {"anyOf": either}}}}
 
 
 def request_body() -> dict[str, Any]:

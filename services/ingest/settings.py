@@ -5,11 +5,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.runtime.settings import CommonSettings
+from services.runtime.http.settings import HttpSettings
 
 
-class IngestSettings(CommonSettings):
-    """What can be set for ingest, beside the settings common to all services."""
+class IngestSettings(HttpSettings):
+    """What can be set for ingest, beside the settings common to all services and to HTTP sides."""
 
     ingest_http_port: Annotated[
         int, Field(description="TCP port of POST /v1/events, health and metrics", ge=0, le=65535)

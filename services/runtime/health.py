@@ -65,7 +65,15 @@ class HttpServer:
     """Serves an ASGI application inside a running event loop, without touching the process's signal handlers."""
 
     def __init__(self, app: ASGIApp, host: str, port: int) -> None:
-        self._config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+        self._config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,  # it would let every client on this host say that it is another
+        )
         self._server = _Server(self._config)
         self._task: asyncio.Task[None] | None = None
 

@@ -5,7 +5,7 @@ Must never read a file or a global at import: a service builds its settings once
 
 import os
 from difflib import get_close_matches
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +21,9 @@ class SettingsError(KnownProblem):
 
 class CommonSettings(BaseSettings):
     """Settings that mean the same in every service. A field `name` is the environment variable CLV_NAME."""
+
+    prefixes: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of names, beside the service's own, of which no variable may be unknown."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", protected_namespaces=())
 
@@ -47,10 +50,10 @@ def load(settings_class: type[S], service: str) -> S:
     """The settings of `service` from the environment.
 
     Raises SettingsError naming the variable when a value is wrong, or when a variable CLV_<SERVICE>_… exists that the
-    service does not know (a typing error would otherwise be a silent default).
+    service does not know (a typing error would otherwise be a silent default); the same for the class's `prefixes`.
     """
     known = {f"{PREFIX}{field.upper()}" for field in settings_class.model_fields}
-    own = f"{PREFIX}{service.upper()}_"
+    own = tuple(f"{PREFIX}{each.upper()}_" for each in (service, *settings_class.prefixes))
     for name in sorted(os.environ):
         if name.startswith(own) and name not in known:
             near = get_close_matches(name, known, n=1)

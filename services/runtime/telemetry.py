@@ -486,3 +486,22 @@ API_STREAM_DROPPED = _declare(
         "Predictions that slow clients of the stream did not get.",
     )
 )
+API_PREDICTIONS = _declare(
+    Metric("counter", "api", "clv_api_predictions_total", "forms", "Forms answered: single or of a batch.", ("kind",))
+)
+API_MODEL_ROWS = _declare(
+    Metric(
+        "histogram",
+        "api",
+        "clv_api_model_rows",
+        "forms",
+        "Single forms that arrived together and were answered by one call of the model.",
+        buckets=(1, 2, 4, 8, 16, 32, 64),
+    )
+)
+API_MODEL_INFO = _declare(
+    Metric("gauge", "api", "clv_api_model_info", "1", "1 for the model that answers forms.", ("model_version",))
+)
+WHAT_IF_STORED = _declare(
+    Metric("counter", "api", "clv_what_if_stored_total", "forms", "What became of answers to keep.", ("outcome",))
+)

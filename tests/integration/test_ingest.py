@@ -188,7 +188,7 @@ def test_requests_that_cannot_be_used_are_answered_with_a_problem(topics: str, s
     assert [each["reason"] for each in problem["rejected"]] == ["invalid_amount", "not_an_object"]
     assert len(letters(topics, 3)) == 3
     assert read_all(topics, ORDERS) == []
-    assert metric(process, "clv_ingest_http_requests_total", status="415") == 4
+    assert metric(process, "clv_http_requests_total", status="415") == 4
 
 
 def test_the_openapi_document_shows_the_events(topics: str, service: Service):

@@ -77,7 +77,7 @@ def test_a_killed_broker_loses_no_event_that_was_answered_202(own_kafka: LocalKa
     assert {record.event_id for record in records} == sent.keys() | {f"k{number}" for number in range(3000)}
     assert len(sent) == len(load.accepted)
     assert_in_effect_once(records, list(sent.values()))
-    assert metric(process, "clv_ingest_http_requests_total", status="500") == 0
+    assert metric(process, "clv_http_requests_total", status="500") == 0
 
 
 def test_what_was_answered_202_does_not_need_ingest_to_live_on(own_kafka: LocalKafka, service: Service):

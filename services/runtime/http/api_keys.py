@@ -19,7 +19,6 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from services.runtime.http.body_limits import discard_body
 from services.runtime.http.key_file import KeyFileError, KeyRecord, Scope, digest, parse_keys
 from services.runtime.http.problems import Refused, problem_response
 from services.runtime.http.request_ids import request_id_of
@@ -152,7 +151,6 @@ class KeysRequired:
             and scope["path"] not in OPEN_PATHS
             and scope.get(_SCOPE_KEY) is None
         ):
-            await discard_body(receive)
             answer = problem_response(
                 HTTPStatus.UNAUTHORIZED,
                 "an API key that is valid is needed, in X-API-Key or as a bearer token in Authorization",

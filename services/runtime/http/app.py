@@ -21,6 +21,7 @@ from services.runtime.http.rate_limits import RateLimits
 from services.runtime.http.request_ids import RequestIds
 from services.runtime.http.response_headers import ResponseHeaders
 from services.runtime.http.settings import HttpSettings
+from services.runtime.http.unread_bodies import UnreadBodies
 from services.runtime.logs import logger
 
 _BEARER_SCHEME = "Bearer"
@@ -51,6 +52,7 @@ def new_app(
         Middleware(Measured, named),
         Middleware(ResponseHeaders),
         *_cors(settings),
+        Middleware(UnreadBodies),
         Middleware(Faults),
         Middleware(Identify, keys),
         *_rate_limits(settings),

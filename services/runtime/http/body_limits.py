@@ -1,10 +1,8 @@
 """Bounds the body of every request, whether it says its length or comes in chunks.
 
-Must never keep what is beyond the bound: it is read and thrown away, because many clients read no answer before they
-have sent everything.
+Must never let the application see more than the bound. What is beyond it is thrown away by UnreadBodies.
 """
 
-import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -13,23 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.runtime.http.problems import problem_response
 from services.runtime.http.request_ids import request_id_of
-
-DISCARDED_BYTES_MAX = 64 * 1024 * 1024
-_DISCARD_SECONDS = 30.0
-
-
-async def discard_body(receive: Receive) -> None:
-    """Read what is left of the body and keep nothing of it, up to DISCARDED_BYTES_MAX."""
-    left_bytes = DISCARDED_BYTES_MAX
-    try:
-        async with asyncio.timeout(_DISCARD_SECONDS):
-            while left_bytes > 0:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-                left_bytes -= len(message.get("body", b""))
-    except TimeoutError:
-        return
 
 
 class _TooLarge(Exception):
@@ -50,7 +31,6 @@ class BodyLimits:
         body = _BoundedBody(receive, send, self._by_path.get(scope["path"], self._bytes_max))
         if _declared_bytes(scope) > body.bytes_max:
             body.too_large = True
-            await discard_body(receive)
         else:
             try:
                 await self._app(scope, body.receive, body.send)
@@ -82,8 +62,6 @@ class _BoundedBody:
             self._read_bytes += len(message.get("body", b""))
             if self._read_bytes > self.bytes_max:
                 self.too_large = True
-                if message.get("more_body", False):
-                    await discard_body(self._receive)
                 raise _TooLarge
         return message
 
@@ -97,5 +75,6 @@ class _BoundedBody:
 def _declared_bytes(scope: Scope) -> int:
     """Bytes of the body by Content-Length; 0 if it does not say."""
     return max(
-        (int(value) for name, value in scope["headers"] if name == b"content-length" and value.isdigit()), default=0
+        (int(value[:20]) for name, value in scope["headers"] if name == b"content-length" and value.isdigit()),
+        default=0,
     )

@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.runtime.http.api_keys import OPEN_PATHS, key_of
-from services.runtime.http.body_limits import discard_body
 from services.runtime.http.problems import problem_response
 from services.runtime.http.request_ids import request_id_of
 
@@ -117,7 +116,6 @@ class RateLimits:
         if verdict.wait_ns == 0:
             await self._app(scope, receive, send_with_headers)
             return
-        await discard_body(receive)
         seconds = math.ceil(verdict.wait_ns / NS_PER_SECOND)
         answer = problem_response(
             HTTPStatus.TOO_MANY_REQUESTS,

@@ -1,7 +1,7 @@
 """Settings of every HTTP side that clients call: keys, rate limits, CORS. Services' settings derive from it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
@@ -14,6 +14,8 @@ TextList = Annotated[tuple[str, ...], NoDecode]
 
 class HttpSettings(CommonSettings):
     """What can be set for an HTTP side, whichever service it belongs to."""
+
+    prefixes: ClassVar[tuple[str, ...]] = ("http",)
 
     http_keys_file: Annotated[
         Path | None,
