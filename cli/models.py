@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.customer_data import MongoDatabase, MongoUri
-from cli.model_comparison import FIGURES, Comparison, compare, warnings
+from services.inference.model_comparison import FIGURES, Comparison, compare, warnings
 from cli.training import bundle_folder
 from schemas.models import Model, Pointer
 from services.runtime.bundle import read_head

@@ -29,6 +29,10 @@ MATURED_PREDICTIONS: Final = "matured_predictions"
 SINK_WORK: Final = "sink_work"
 """Where the sink's own work stands: how far time has come in each partition, and who compares predictions."""
 
+WHAT_IF_PREDICTIONS: Final = "what_if_predictions"
+"""What the API answered to forms, with all that led to it, for a limited time; `_id` is the prediction_id. Of nobody in
+particular: a form names no customer."""
+
 DEAD_LETTERS: Final = "dead_letters"
 """Messages that could not be used, as long as their topic keeps them; `_id` is the letter's record key."""
 ERASURES: Final = "erasures"
@@ -131,6 +135,31 @@ class MaturedDocument(TypedDict):
     compared_at: datetime
 
 
+class WhatIfDocument(TypedDict):
+    """A document of WHAT_IF_PREDICTIONS."""
+
+    _id: str
+    created_at: datetime
+    expires_at: datetime
+    request_id: str
+    key_id: str | None
+    """Of the API key; None where none is asked for."""
+    row: int | None
+    """Place in the batch, from 0; None of a single form."""
+    as_of: str
+    inputs: Values
+    features: Values
+    """Those that the model was given and that were known: the engineered ones, and what the day implies."""
+    outcomes: dict[str, float]
+    """What the model said, by schemas.model_bundle.OUTPUT_NAMES."""
+    ranking: dict[str, Any]
+    """`thresholds`, and `customers` behind them; None where they are those of the bundle's reference population."""
+    prediction: dict[str, Any]
+    """The answer's other fields, as they were answered."""
+    warnings: list[str]
+    model_version: str
+
+
 class DeadLetterDocument(TypedDict):
     """A document of DEAD_LETTERS."""
 
@@ -187,8 +216,33 @@ LETTERS_DAYS: Final = -(-(int(_LETTERS["retention.ms"]) + int(_LETTERS["segment.
 ERASURES_DAYS: Final = LETTERS_DAYS + -(-int(topic("orders").config["retention.ms"]) // DAY_MS)
 """Until a letter can no longer come whose event arrived before the erasure."""
 
+SEGMENTS_BY_VALUE: Final = "segments_by_value"
+"""Index of CUSTOMERS that sums by segment are read from alone."""
+SEGMENTS_BY_DAY: Final = "segments_by_day"
+"""Index of PREDICTION_HISTORY that moves between segments are read from alone."""
+_SEGMENT = ("prediction.segment", 1)
+
 INDEXES: Final = (
-    IndexSpec(CUSTOMERS, "segment_by_value", (("prediction.segment", 1), ("prediction.expected_value", -1))),
+    # Lists of customers are sorted by a value, then `_id`, in either direction; within one segment, or merged from all.
+    IndexSpec(
+        CUSTOMERS,
+        SEGMENTS_BY_VALUE,
+        (
+            _SEGMENT,
+            ("prediction.expected_value", 1),
+            ("_id", 1),
+            ("prediction.p_active", 1),
+            ("prediction.historical_value", 1),
+        ),
+    ),
+    IndexSpec(CUSTOMERS, "segments_by_activity", (_SEGMENT, ("prediction.p_active", 1), ("_id", 1))),
+    IndexSpec(CUSTOMERS, "segments_by_history", (_SEGMENT, ("prediction.historical_value", 1), ("_id", 1))),
+    IndexSpec(CUSTOMERS, "segments_by_update", (_SEGMENT, ("updated_at", 1), ("_id", 1))),
+    IndexSpec(
+        PREDICTION_HISTORY,
+        SEGMENTS_BY_DAY,
+        (("as_of", 1), ("customer_id", 1), ("feature_version", 1), ("prediction.segment", 1)),
+    ),
     IndexSpec(PREDICTION_HISTORY, "customer_by_version", (("customer_id", 1), ("feature_version", -1))),
     IndexSpec(PREDICTION_HISTORY, "expiry", ((HISTORY_EXPIRY_FIELD, 1),), expires=True),
     IndexSpec(PREDICTION_HISTORY, "due", (("partition", 1), ("due_on", 1), ("feature_version", 1)), only_with="due_on"),
@@ -205,7 +259,9 @@ INDEXES: Final = (
     ),
     IndexSpec(MATURED_PREDICTIONS, "model", (("model_version", 1), ("compared_at", -1))),
     IndexSpec(MATURED_PREDICTIONS, "expiry", (("compared_at", 1),), expires=True),
+    IndexSpec(WHAT_IF_PREDICTIONS, "expiry", (("expires_at", 1),), expires_days=0),
     IndexSpec(DEAD_LETTERS, "customers", (("customer_ids", 1),)),
+    IndexSpec(DEAD_LETTERS, "reasons", (("reason", 1), ("rejected_at", 1))),
     IndexSpec(DEAD_LETTERS, "to_search", (("clear", 1), ("arrived_at", 1))),
     IndexSpec(DEAD_LETTERS, "expiry", (("rejected_at", 1),), expires_days=LETTERS_DAYS),
     IndexSpec(ERASURES, "expiry", (("erased_at", 1),), expires_days=ERASURES_DAYS),
@@ -217,9 +273,13 @@ COLLECTIONS: Final = (
     CHALLENGER_PREDICTIONS,
     MATURED_PREDICTIONS,
     SINK_WORK,
+    WHAT_IF_PREDICTIONS,
     DEAD_LETTERS,
     ERASURES,
 )
+
+RETIRED_INDEXES: Final = ((CUSTOMERS, "segment_by_value"),)
+"""Collection and name of indexes that earlier versions made and nothing reads any more: they are dropped."""
 
 STATES_WITH_ROW: Final[dict[str, Any]] = {"row": {"$exists": True}}
 """Filter of CUSTOMER_STATES: customers, without the markers of erased ones."""

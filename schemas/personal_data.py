@@ -122,6 +122,14 @@ PLACES: tuple[Place, ...] = (
         Goes.NOT_STORED,
         Find.NONE,
     ),
+    Place(
+        mongo.WHAT_IF_PREDICTIONS,
+        Store.COLLECTION,
+        "what was asked of the API about customers who are described and not named, and its answers",
+        "a random id",
+        Goes.NOT_STORED,
+        Find.NONE,
+    ),
     _collection(mongo.DEAD_LETTERS, "messages that could not be used, as they came", "customer_ids", Find.LETTER_FIELD),
     Place(
         mongo.ERASURES,

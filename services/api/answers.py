@@ -1,10 +1,14 @@
-"""What all routes of the API share: how an answer becomes bytes, and how a customer is named in an address."""
+"""What all routes of the API share: how an answer becomes bytes, how a customer is named, what an absent server is."""
 
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Path
 from fastapi.responses import Response
 from pydantic import BaseModel
+
+from services.runtime.http.problems import Refused
+from services.runtime.registry import RegistryAway
 
 CustomerPath = Annotated[
     str,
@@ -20,3 +24,8 @@ CustomerPath = Annotated[
 def json_answer(answer: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """The answer as JSON. It was checked when it was made: the framework need not look at it again."""
     return Response(answer.model_dump_json(), status, headers, media_type="application/json")
+
+
+def registry_away(problem: RegistryAway) -> Refused:
+    """To raise where the registry of models does not answer."""
+    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"the registry of models: {problem}", headers={"Retry-After": "2"})

@@ -34,6 +34,7 @@ from schemas.mongo import (
     INDEXES,
     MATURED_PREDICTIONS,
     PREDICTION_HISTORY,
+    RETIRED_INDEXES,
     IndexSpec,
     erasure_id,
 )
@@ -116,6 +117,9 @@ async def ensure_collections(database: "AsyncIOMotorDatabase[Any]", history_days
         for spec in INDEXES:
             days = history_days if spec.expires else spec.expires_days
             await _create_index(database, spec, None if days is None else days * 86_400)
+        for collection, retired in RETIRED_INDEXES:
+            if retired in await database[collection].index_information():
+                await database[collection].drop_index(retired)
     except PyMongoError as error:
         raise as_away(error) from error
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.features import date_of
-from domain.metrics import brier_score, calibration_table, coverage_by_band, pit_histogram
+from domain.metrics import brier_score, calibration_table, coverage_by_band, pit_histogram, value_captured
 from services.trainer.evaluation import MEAN, MODEL, Backtest, Guess, measure, model_guess
 from services.trainer.importance import importance
 from services.trainer.progress import Progress, silent
@@ -36,6 +36,8 @@ HEADINGS = {
     "share_below_p10": "below p10",
 }
 """Heading of each figure that a person is shown."""
+GAIN_POINTS = 41
+"""Of the lift curve that is kept: one each 2.5 % of the customers."""
 DIGITS = 6
 """Of resampled figures: what lies behind them is noise."""
 NOTHING = 1e-9
@@ -95,6 +97,7 @@ def _facts(backtest: Backtest) -> dict[str, Any]:
                 },
                 "differences": {name: _differences(metrics, resampled, name) for name in backtest.baselines},
                 "deciles": _deciles(backtest, resampled.band_intervals[MODEL]),
+                "gains": _gains(backtest),
                 "sure": _sure(backtest),
                 "probability": _probability(backtest),
                 "pit": _pit(backtest),
@@ -144,6 +147,16 @@ def _deciles(backtest: Backtest, intervals: Sequence[Sequence[float]]) -> list[d
         }
         for band, interval, beyond in zip(calibration_table(actual, value), intervals, outside, strict=True)
     ]
+
+
+def _gains(backtest: Backtest) -> list[list[float]]:
+    """The lift curve at even shares: [share of customers, the best predicted first; share of all value that they
+    brought]. Empty where nobody brought anything."""
+    customers, value = value_captured(backtest.targets.value, backtest.outputs["expected_value"])
+    if not len(customers):
+        return []
+    shares = np.linspace(0.0, 1.0, GAIN_POINTS)
+    return np.column_stack([shares, np.interp(shares, customers, value)]).tolist()  # type: ignore[no-any-return]
 
 
 def share_interval(share: float, customers: float) -> list[float]:

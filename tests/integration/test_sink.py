@@ -19,7 +19,7 @@ from pymongo.database import Database
 from deploy.local.mongo import LocalMongo
 from deploy.local.processes import ServiceProcess
 from schemas.dead_letters import from_record
-from schemas.mongo import CUSTOMERS, PREDICTION_HISTORY, stored_prediction
+from schemas.mongo import CUSTOMERS, PREDICTION_HISTORY, RETIRED_INDEXES, stored_prediction
 from schemas.predictions import Prediction, encode_prediction
 from schemas.topics import DEAD_LETTERS, PREDICTIONS
 from services.runtime.bundle import point_to
@@ -387,5 +387,15 @@ def test_collections_and_indexes_can_be_ensured_again_and_the_expiry_changed(
         indexes = database[PREDICTION_HISTORY].index_information()
         assert indexes["expiry"]["expireAfterSeconds"] == days * 86_400
         assert indexes["customer_by_version"]["key"] == [("customer_id", 1), ("feature_version", -1)]
-    by_segment = database[CUSTOMERS].index_information()["segment_by_value"]
-    assert by_segment["key"] == [("prediction.segment", 1), ("prediction.expected_value", -1)]
+    by_segment = database[CUSTOMERS].index_information()["segments_by_value"]
+    assert by_segment["key"][:2] == [("prediction.segment", 1), ("prediction.expected_value", 1)]
+
+
+def test_an_index_of_an_earlier_version_is_dropped(
+    client: "AsyncIOMotorClient[Any]", loop: asyncio.AbstractEventLoop, database: Mongo, mongo_database: str
+) -> None:
+    for collection, name in RETIRED_INDEXES:
+        database[collection].create_index([("prediction.segment", 1)], name=name)
+    loop.run_until_complete(ensure_collections(client[mongo_database], 400))
+    for collection, name in RETIRED_INDEXES:
+        assert name not in database[collection].index_information()

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from domain.features import FEATURE_NAMES, date_of
+from domain.metrics import value_captured
 from services.trainer.evaluation import MEAN, MODEL
 from services.trainer.feature_groups import OTHER, feature_groups, group_of
 from services.trainer.history import Targets
 from services.trainer.importance import importance
-from services.trainer.quality import BETTER, UNDECIDED, WORSE, forecast_levels, quality, share_interval
+from services.trainer.quality import BETTER, GAIN_POINTS, UNDECIDED, WORSE, forecast_levels, quality, share_interval
 from tests.unit.trainer.backtests import ORIGIN, backtest, crooked
 
 
@@ -39,6 +40,23 @@ def test_a_model_that_tells_the_truth_is_calibrated_in_every_way(facts):
     for row in latest["probability"]["reliability"]:
         assert row["interval"][0] - 0.03 <= row["predicted"] <= row["interval"][1] + 0.03
     assert latest["probability"]["brier"] < latest["probability"]["brier_of_the_share"]
+
+
+def test_the_lift_curve_is_that_of_value_captured(facts):
+    latest = backtest()
+    customers, value = value_captured(latest.targets.value, latest.outputs["expected_value"])
+    points = facts["backtests"][-1]["gains"]
+    assert points[0] == [0.0, 0.0]
+    assert points[-1] == [1.0, pytest.approx(1.0)]
+    assert [share for share, _ in points] == pytest.approx(np.linspace(0, 1, GAIN_POINTS))
+    for share, gained in points:
+        assert gained == pytest.approx(np.interp(share, customers, value), abs=1e-5)
+
+
+def test_where_nobody_brought_anything_there_is_no_lift_curve():
+    nothing = backtest()
+    targets = replace(nothing, targets=replace(nothing.targets, value=np.zeros(len(nothing))))
+    assert quality([targets])["backtests"][0]["gains"] == []
 
 
 def test_a_model_that_says_half_is_found_out(facts):

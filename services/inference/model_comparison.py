@@ -1,7 +1,7 @@
 """Two models beside each other: their measured quality, what they say of the same customers, and what came true.
 
-Reads MongoDB alone. The numbers about pairs are a pure function of the pairs (`differences`). Must never compare two
-predictions that were made from different features.
+For the command and the API. Reads MongoDB alone, through a database that it is given. The numbers about pairs are a
+pure function of the pairs (`differences`). Must never compare two predictions that were made from different features.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -86,20 +86,40 @@ class Comparison(NamedTuple):
 
 async def compare(database: Any, first: Model, second: Model) -> Comparison:
     """Compare two models. database: Motor's."""
-    pairs = [row async for row in _pairs(database, first.version, second.version)]
-    if not pairs:
-        pairs = [(b, a, q, p) async for a, b, p, q in _pairs(database, second.version, first.version)]
-    columns = np.array(pairs, dtype=np.float64).reshape(-1, 4).T
+    columns = await _columns(database, first.version, second.version, CUSTOMERS_MAX)
+    if not columns.size:
+        value, other_value, active, other_active = await _columns(
+            database, second.version, first.version, CUSTOMERS_MAX
+        )
+        columns = np.stack([other_value, value, other_active, active])
     found = await database[MATURED_PREDICTIONS].aggregate(realised_pipeline(_SINCE)).to_list(None)
     realised = {each["_id"]: realised_figures(each) for each in found if each["_id"] in (first.version, second.version)}
     return Comparison(first, second, differences(*columns), realised)
 
 
-async def _pairs(database: Any, champion: str, challenger: str) -> AsyncIterator[tuple[float, float, float, float]]:
+async def differences_on_trial(
+    database: Any, champion: str, challenger: str, customers_max: int = CUSTOMERS_MAX
+) -> Differences | None:
+    """How what a challenger says differs from what its champion said of the same customers, of at most so many.
+
+    database: Motor's. None while there are no customers of whom both have spoken.
+    """
+    return differences(*await _columns(database, champion, challenger, customers_max))
+
+
+async def _columns(database: Any, champion: str, challenger: str, customers_max: int) -> Floats:
+    """(4, n): value by champion, by challenger, p_active by champion, by challenger."""
+    pairs = [row async for row in _pairs(database, champion, challenger, customers_max)]
+    return np.array(pairs, dtype=np.float64).reshape(-1, 4).T
+
+
+async def _pairs(
+    database: Any, champion: str, challenger: str, customers_max: int
+) -> AsyncIterator[tuple[float, float, float, float]]:
     """(value by champion, by challenger, p_active by champion, by challenger) from the same features."""
     fields = {"customer_id": 1, "feature_version": 1, "prediction.expected_value": 1, "prediction.p_active": 1}
     cursor = database[CHALLENGER_PREDICTIONS].find({"prediction.model_version": challenger}, fields)
-    cursor = cursor.limit(CUSTOMERS_MAX).batch_size(_AT_ONCE)
+    cursor = cursor.limit(customers_max).batch_size(_AT_ONCE)
     while said := await cursor.to_list(_AT_ONCE):
         ids = {prediction_id(each["customer_id"], each["feature_version"], champion): each for each in said}
         beside = database[PREDICTION_HISTORY].find({"_id": {"$in": list(ids)}}, fields)
