@@ -121,6 +121,22 @@ def explanation(
 
 
 @app.command()
+def predict(
+    model: Annotated[
+        Path | None, typer.Option(help="A models folder or a bundle's folder; one trained on CDNOW if left out.")
+    ] = None,
+    requests_per_second: Annotated[int, typer.Option(help="Forms sent a second.", min=1)] = 500,
+    seconds: Annotated[int, typer.Option(help="For how long, after a warm-up.", min=1)] = 20,
+    json_file: JsonFile = None,
+) -> None:
+    """Latency of POST /v1/predict on one core at a fixed rate, and rows a second of batches."""
+    from benchmarks.predict import run
+    from cli.training import bundle_folder
+
+    _report(run(None if model is None else bundle_folder(model), requests_per_second, seconds), json_file)
+
+
+@app.command()
 def outage(
     minutes: Annotated[float, typer.Option(help="How long Kafka is dead.", min=0.1, max=60)] = 5.0,
     json_file: JsonFile = None,

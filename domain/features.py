@@ -155,6 +155,20 @@ def engineer(inputs: Floats, quintiles: Quintiles, monetary: Floats | None = Non
     return np.column_stack(columns)
 
 
+def features_of_inputs(inputs: Floats, quintiles: Quintiles, as_of_day: int) -> Floats:
+    """Features, (n, len(FEATURES)), of customers of whom the seven inputs alone are known, (n, 7), as of a day.
+
+    as_of_day: days since 1970 (UTC). What would need the orders one by one is NaN. The day of the year is known, and a
+    model with a season is wrong without it by as much as the season is strong.
+    """
+    engineered = engineer(inputs, quintiles)
+    extras = np.full((len(inputs), len(EXTRAS)), np.nan)
+    some = inputs[:, INPUT_NAMES.index("total_orders")] > 0
+    year_day = _year_days(np.array([as_of_day], dtype=np.int64))[0]
+    extras[:, FEATURE_NAMES.index("as_of_year_day") - len(ENGINEERED)] = np.where(some, float(year_day), np.nan)
+    return np.column_stack([engineered, extras])
+
+
 class FeatureRows(NamedTuple):
     """Features of n customers: `inputs` (n, 7) in INPUTS order, `features` (n, len(FEATURES)) in FEATURES order."""
 

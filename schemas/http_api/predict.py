@@ -3,9 +3,18 @@
 Ranges and cross-field checks stand here and nowhere else.
 """
 
-from typing import Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    Strict,
+    ValidationInfo,
+    field_validator,
+)
 
 from schemas.http_api.outlook import Answer, Day, Explanation, Outlook, Values
 
@@ -21,29 +30,44 @@ EXAMPLE: dict[str, JsonValue] = {
 }
 
 
+def _whole(value: object) -> object:
+    """A whole number may be written with a decimal point; text and truth values are no numbers."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Number = Annotated[float, Strict()]
+Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
+
+
 class WhatIf(BaseModel):
     """A customer as the form describes one."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": [EXAMPLE]})
 
-    customer_age: float | None = Field(default=None, ge=0, le=130, description="Years; null or absent is unknown")
-    purchase_frequency: float = Field(ge=0, le=3_100, description="Orders per month")
-    average_order_value: float = Field(ge=0, le=1e9, description="Gross spend divided by orders, major units")
-    total_orders: int = Field(ge=1, le=1_000_000, description="Orders placed and not cancelled")
-    customer_lifetime_days: float = Field(ge=0, le=36_525, description="Days from the first order to today")
-    days_since_last_purchase: float = Field(ge=0, le=36_525, description="Days from the last order to today")
-    frequency_score: int = Field(ge=1, le=5, description="Quintile of repeat orders among all customers; 5 is the most")
+    customer_age: Number | None = Field(default=None, ge=0, le=130, description="Years; null or absent is unknown")
+    purchase_frequency: Number = Field(ge=0, le=3_100, description="Orders per month")
+    average_order_value: Number = Field(ge=0, le=1e9, description="Gross spend divided by orders, major units")
+    total_orders: Whole = Field(ge=1, le=1_000_000, description="Orders placed and not cancelled")
+    customer_lifetime_days: Number = Field(ge=0, le=36_525, description="Days from the first order to today")
+    days_since_last_purchase: Number = Field(ge=0, le=36_525, description="Days from the last order to today")
+    frequency_score: Whole = Field(
+        ge=1, le=5, description="Quintile of repeat orders among all customers; 5 is the most"
+    )
 
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if self.days_since_last_purchase > self.customer_lifetime_days:
-            raise ValueError("days_since_last_purchase must not be more than customer_lifetime_days")
-        if self.total_orders == 1 and self.days_since_last_purchase != self.customer_lifetime_days:
+    @field_validator("days_since_last_purchase")
+    @classmethod
+    def _since_the_first(cls, days: float, given: ValidationInfo) -> float:
+        """Judged with the fields before it, so that the error names this field. Those that are wrong are not there."""
+        lifetime, orders = given.data.get("customer_lifetime_days"), given.data.get("total_orders")
+        if lifetime is not None and days > lifetime:
+            raise ValueError("must not be more than customer_lifetime_days")
+        if lifetime is not None and orders == 1 and days != lifetime:
             raise ValueError(
-                "with one order, that order is the first and the last: days_since_last_purchase must equal "
-                "customer_lifetime_days"
+                "must equal customer_lifetime_days, as total_orders is 1: that order is the first and the last"
             )
-        return self
+        return days
 
 
 class WhatIfPrediction(Outlook):

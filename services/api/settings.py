@@ -5,19 +5,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from services.api.predict_settings import PredictSettings
 from services.runtime.http.settings import HttpSettings
 
 
-class ApiSettings(HttpSettings):
+class ApiSettings(PredictSettings, HttpSettings):
     """Settings of `python -m services.api`, beside those common to all services with an HTTP side."""
 
-    models_dir: Annotated[Path, Field(description="Folder of the model bundles and of the pointer `current`")] = Path(
-        "models"
-    )
-    mongo_uri: Annotated[str, Field(description="MongoDB connection string; a replica set")] = (
-        "mongodb://localhost:27017/?replicaSet=clv"
-    )
-    mongo_database: Annotated[str, Field(description="MongoDB database", min_length=1)] = "clv"
     api_http_port: Annotated[
         int, Field(description="TCP port of the API, health and metrics; 0 takes a free one", ge=0, le=65535)
     ] = 8005

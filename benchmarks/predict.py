@@ -1,0 +1,218 @@
+"""POST /v1/predict under load: the real process on one core, forms sent at a fixed rate by another process.
+
+Open loop: a request is due at its time whether or not the one before was answered, and its latency counts from then, so
+that a stall is seen by everybody who would have come meanwhile. Kafka, MongoDB and the sender share the other cores.
+"""
+
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.local import binaries
+from deploy.local.folders import free_ports
+from deploy.local.kafka import LocalKafka
+from deploy.local.mongo import LocalMongo
+from deploy.local.processes import ServiceProcess
+from schemas.http_api.predict import ROWS_MAX
+from services.runtime.bundle import read_head
+
+CUTOFF, HORIZON_DAYS = date(1997, 10, 1), 273
+CONNECTIONS = 32
+WARM_UP_SECONDS = 3
+_READY_SECONDS = 60.0
+
+
+def run(bundle: Path | None, requests_per_second: int, seconds: int) -> dict[str, Any]:
+    """Run the benchmark with a bundle, or with one trained on CDNOW for it; returns its figures."""
+    with tempfile.TemporaryDirectory(prefix="clv-bench-") as folder:
+        if bundle is None:
+            from services.trainer.orders_file import read_cdnow
+            from services.trainer.sources.orders import from_table
+            from services.trainer.train import train
+
+            table = from_table(read_cdnow(binaries.cdnow_purchases()), CUTOFF, "USD")
+            bundle = train(table, HORIZON_DAYS, Path(folder) / "models").path
+        with LocalKafka() as kafka, LocalMongo() as mongo:
+            environment = {
+                "CLV_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+                "CLV_MONGO_URI": mongo.uri,
+                "CLV_MODELS_DIR": str(_pointed(bundle, Path(folder) / "pointed")),
+                "CLV_CURRENCY": read_head(bundle).currency,
+                "CLV_HTTP_REQUESTS_PER_SECOND": "0",
+            }
+            found: dict[str, Any] = {"model_version": bundle.name, "requests_per_second": requests_per_second}
+            for name, more in {
+                "micro_batched": {},
+                "one_by_one": {"CLV_API_FORMS_AT_ONCE": "1"},
+            }.items():
+                with _Api(environment | more, Path(folder) / f"{name}.log") as api:
+                    found[name] = {
+                        "stored": _load(api.port, requests_per_second, seconds, "/v1/predict"),
+                        "not_stored": _load(api.port, requests_per_second, seconds, "/v1/predict?store=false"),
+                    }
+                    if name == "micro_batched":
+                        found["batch"] = _batches(api.port)
+    return found
+
+
+def _pointed(bundle: Path, models: Path) -> Path:
+    """A models folder in which the bundle is current."""
+    models.mkdir()
+    (models / bundle.name).symlink_to(bundle.resolve())
+    (models / "current").write_text(bundle.name + "\n")
+    return models
+
+
+class _Api:
+    """The API as a process on the first core."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        (self.port,) = free_ports(1)
+        core = str(min(os.sched_getaffinity(0)))
+        self._process = ServiceProcess(
+            "api",
+            ["taskset", "-c", core, sys.executable, "-m", "services.api"],
+            env={**environment, "CLV_API_HTTP_PORT": str(self.port), "PYTHONPATH": str(Path.cwd())},
+            log_path=log,
+        )
+
+    def __enter__(self) -> "_Api":
+        self._process.start()
+        deadline = time.monotonic() + _READY_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2):
+                    return self
+            except OSError:
+                if time.monotonic() > deadline:
+                    self._process.kill()
+                    raise
+                time.sleep(0.1)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stop()
+
+
+def forms(count: int, seed: int = 1) -> list[dict[str, float | int | None]]:
+    """Forms that fit together, all different."""
+    chance = random.Random(seed)
+    found: list[dict[str, float | int | None]] = []
+    for _ in range(count):
+        orders = 1 + int(chance.paretovariate(1.2)) % 60
+        lifetime = chance.randint(40, 700)
+        found.append(
+            {
+                "customer_age": None,
+                "purchase_frequency": round(orders * 30.4375 / lifetime, 3),
+                "average_order_value": round(chance.lognormvariate(3.5, 0.7), 2),
+                "total_orders": orders,
+                "customer_lifetime_days": lifetime,
+                "days_since_last_purchase": lifetime if orders == 1 else chance.randint(0, lifetime - 1),
+                "frequency_score": chance.randint(1, 5),
+            }
+        )
+    return found
+
+
+def _load(port: int, requests_per_second: int, seconds: int, path: str) -> dict[str, Any]:
+    """Send forms from another process, and what came of it."""
+    with get_context("spawn").Pool(1, initializer=_elsewhere) as pool:
+        latencies, statuses, stored = pool.apply(_send, (port, requests_per_second, seconds, path))
+    milliseconds = 1000 * np.array(latencies)
+    return {
+        "answers": len(latencies),
+        "errors": sum(count for status, count in statuses.items() if status != 200),
+        "ms_p50": round(float(np.median(milliseconds)), 2),
+        "ms_p90": round(float(np.quantile(milliseconds, 0.9)), 2),
+        "ms_p99": round(float(np.quantile(milliseconds, 0.99)), 2),
+        "ms_max": round(float(milliseconds.max()), 2),
+        "share_said_stored": round(stored / max(1, len(latencies)), 4),
+    }
+
+
+def _elsewhere() -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) > 1:
+        os.sched_setaffinity(0, cores - {min(cores)})
+
+
+def _send(port: int, rate: int, seconds: int, path: str) -> tuple[list[float], dict[int, int], int]:
+    return asyncio.run(_Sender(port, path).send(rate, seconds))
+
+
+class _Sender:
+    """Connections that are kept open, and requests handed to whichever is free."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._port = port
+        self._requests = []
+        for form in forms(2000):
+            body = json.dumps(form).encode()
+            head = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
+            head += [f"content-length: {len(body)}", "", ""]
+            self._requests.append("\r\n".join(head).encode() + body)
+        self._latencies: list[float] = []
+        self._statuses: dict[int, int] = {}
+        self._stored = 0
+
+    async def send(self, rate: int, seconds: int) -> tuple[list[float], dict[int, int], int]:
+        due: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
+        clients = [asyncio.create_task(self._client(due)) for _ in range(CONNECTIONS)]
+        loop = asyncio.get_running_loop()
+        began, warm = loop.time() + 0.5, loop.time() + 0.5 + WARM_UP_SECONDS
+        self._from = warm
+        for number in range(rate * (seconds + WARM_UP_SECONDS)):
+            at = began + number / rate
+            if (wait := at - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            due.put_nowait((at, self._requests[number % len(self._requests)]))
+        for _ in clients:
+            due.put_nowait(None)
+        await asyncio.gather(*clients)
+        return self._latencies, self._statuses, self._stored
+
+    async def _client(self, due: "asyncio.Queue[tuple[float, bytes] | None]") -> None:
+        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        while (request := await due.get()) is not None:
+            at, text = request
+            writer.write(text)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            body = await reader.readexactly(length)
+            if at >= self._from:
+                self._latencies.append(loop.time() - at)
+                status = int(head.split(b" ", 2)[1])
+                self._statuses[status] = self._statuses.get(status, 0) + 1
+                self._stored += b'"stored":true' in body
+        writer.close()
+
+
+def _batches(port: int) -> dict[str, Any]:
+    """Rows a second of whole batches, one after the other."""
+    body = json.dumps({"rows": forms(ROWS_MAX)}).encode()
+    seconds = []
+    for query in ("store=false", "store=false", "store=true"):
+        began = time.perf_counter()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/predict/batch?{query}", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            assert json.load(answer)["accepted"] == ROWS_MAX
+        seconds.append(time.perf_counter() - began)
+    return {
+        "rows": ROWS_MAX,
+        "rows_per_second": round(ROWS_MAX / seconds[1]),
+        "rows_per_second_stored": round(ROWS_MAX / seconds[2]),
+    }
