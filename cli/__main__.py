@@ -9,7 +9,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli import bench, dead_letters, erase, explain, export, generate, models, profile, training, training_rows
+from cli import (
+    api_keys,
+    bench,
+    dead_letters,
+    erase,
+    explain,
+    export,
+    generate,
+    models,
+    profile,
+    training,
+    training_rows,
+)
 from deploy.local.errors import LocalStackError
 from services.runtime.shutdown import KnownProblem
 
@@ -20,6 +32,7 @@ app = typer.Typer(
     help="Real-time customer lifetime value: order events in Kafka, predictions within a second.",
 )
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 app.command()(training.train)

@@ -94,6 +94,7 @@ def digest(key: bytes) -> bytes:
 def parse_keys(text: str) -> list[KeyRecord]:
     """The records of a file. Raises KeyFileError."""
     records: dict[str, KeyRecord] = {}
+    hashes: set[str] = set()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -103,9 +104,10 @@ def parse_keys(text: str) -> list[KeyRecord]:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise KeyFileError(f"line {number}: {where + ': ' if where else ''}{first['msg']}") from None
-        if record.id in records:
-            raise KeyFileError(f"line {number}: id {record.id} is there twice")
+        if record.id in records or record.sha256 in hashes:
+            raise KeyFileError(f"line {number}: key {record.id} is there twice")
         records[record.id] = record
+        hashes.add(record.sha256)
     if len(records) > KEYS_MAX:
         raise KeyFileError(f"it holds {len(records)} keys, at most {KEYS_MAX} are accepted")
     return list(records.values())
