@@ -1,5 +1,7 @@
 """Settings of every HTTP side that clients call: keys, rate limits, CORS. Services' settings derive from it."""
 
+import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -7,6 +9,8 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from services.runtime.settings import CommonSettings
+
+_ORIGIN = re.compile(r"https?://[^/\s*]+\Z")
 
 TextList = Annotated[tuple[str, ...], NoDecode]
 """Texts of one environment variable, comma-separated."""
@@ -49,3 +53,21 @@ class HttpSettings(CommonSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("http_cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.match(origin):
+                raise ValueError(f"{origin} is no origin, such as https://shop.example; browsers send no path")
+        return origins
+
+    @field_validator("http_trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"{proxy} is no IP address or network") from None
+        return proxies
