@@ -33,6 +33,13 @@ class ObjectiveName(StrEnum):
     totals = "totals"
 
 
+class AfterErasure(StrEnum):
+    """CLV_FEATURES_AFTER_ERASURE, as an option."""
+
+    refuse = "refuse"
+    anew = "anew"
+
+
 OUTPUTS = ("expected_value", "expected_orders", "p_active", "value_p10", "value_p50", "value_p90")
 
 _Orders = Annotated[Path, typer.Option("--orders", help="Orders: CSV, Parquet or the CDNOW text file.")]
@@ -59,10 +66,11 @@ def train(
     output: Annotated[Path, typer.Option(help="Models folder: the bundle goes into it, and becomes its current one.")],
     orders: Annotated[Path | None, typer.Option(help="Orders: CSV, Parquet or the CDNOW text file.")] = None,
     from_topic: Annotated[
-        bool, typer.Option("--from-topic", help="Train from the stream: the feature workers' states in Kafka.")
+        bool,
+        typer.Option("--from-topic", help="Train from the stream: the feature workers' states and the orders since."),
     ] = False,
     from_mongo: Annotated[
-        bool, typer.Option("--from-mongo", help="Train from the sink's copy of these states in MongoDB.")
+        bool, typer.Option("--from-mongo", help="Train from the sink's copy of the workers' states.")
     ] = False,
     columns: _Map = None,
     currency: Annotated[
@@ -76,6 +84,13 @@ def train(
             "of the shop, at some cost in mean absolute error."
         ),
     ] = ObjectiveName.balanced,
+    after_erasure: Annotated[
+        AfterErasure,
+        typer.Option(
+            envvar="CLV_FEATURES_AFTER_ERASURE",
+            help="Later orders of an erased customer in the stream: as the feature workers are set.",
+        ),
+    ] = AfterErasure.refuse,
     bootstrap_servers: Bootstrap = "localhost:9092",
     mongo_uri: MongoUri = "mongodb://localhost:27017/?replicaSet=clv",
     mongo_database: MongoDatabase = "clv",
@@ -99,16 +114,11 @@ def train(
         if orders is not None:
             data = _of_file(orders, columns, day, currency, progress)
         elif from_topic:
-            data = _of_topic(bootstrap_servers, day, currency, progress)
+            data = _of_topic(bootstrap_servers, day, currency, after_erasure is AfterErasure.anew, progress)
         else:
             data = _of_mongo(mongo_uri, mongo_database, day, currency, progress)
         bundle = train_bundle(data, horizon_days, output, progress, objective.value)
-    if data.behind:
-        console.print(
-            f"note: the feature workers have not folded {data.behind:,} records of the stream yet: they are not in it",
-            highlight=False,
-        )
-    _print_bundle(console, bundle.metadata, bundle.path)
+    _print_bundle(console, bundle.metadata, bundle.path, data.missing)
     if json_file is not None:
         _write_text(json_file, msgspec.json.format(msgspec.json.encode(bundle.metadata), indent=1).decode())
     if register or (register is None and os.environ.get("CLV_MONGO_URI")):
@@ -128,11 +138,13 @@ def _of_file(
     return from_file(path, parse_columns(columns), cutoff, currency, progress)
 
 
-def _of_topic(bootstrap_servers: str, cutoff: date, currency: str, progress: ProgressBars) -> "TrainingData":
-    from services.trainer.sources.changelog import from_topic
+def _of_topic(
+    bootstrap_servers: str, cutoff: date, currency: str, start_anew: bool, progress: ProgressBars
+) -> "TrainingData":
+    from services.trainer.sources.stream import from_topic
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its own lines say the same, many times
-    return from_topic(bootstrap_servers, cutoff, currency, progress)
+    return from_topic(bootstrap_servers, cutoff, currency, progress, start_anew=start_anew)
 
 
 def _of_mongo(uri: str, database: str, cutoff: date, currency: str, progress: ProgressBars) -> "TrainingData":
@@ -237,9 +249,9 @@ def _write_text(path: Path, text: str) -> None:
         raise KnownProblem(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _print_bundle(console: Console, metadata: Mapping[str, Any], folder: Path) -> None:
+def _print_bundle(console: Console, metadata: Mapping[str, Any], folder: Path, missing: int) -> None:
     from services.trainer.bundle_writer import FIGURES, figure
-    from services.trainer.card_facts import quiet_end
+    from services.trainer.card_facts import gone, quiet_end
 
     counts = metadata["counts"]
     console.print(
@@ -250,7 +262,7 @@ def _print_bundle(console: Console, metadata: Mapping[str, Any], folder: Path) -
     for reason, count in counts["rejected"].items():
         console.print(f"  {count:,} rows refused: {reason}", highlight=False)
     quiet = quiet_end(metadata["data"])
-    for note in (*metadata["fallbacks"], *(() if quiet is None else (quiet,))):
+    for note in (*gone(missing), *metadata["fallbacks"], *(() if quiet is None else (quiet,))):
         console.print(f"  note: {note}", highlight=False)
     holdout = metadata["holdout"]
     if holdout:

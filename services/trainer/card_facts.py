@@ -122,6 +122,17 @@ def quiet_end(data: Mapping[str, Any]) -> str | None:
     )
 
 
+def gone(missing: int) -> list[str]:
+    """What is to be said if Kafka deleted so many records of `orders` before anybody read them; one line or none."""
+    if not missing:
+        return []
+    return [
+        f"{_count(missing, 'record')} of the stream had been deleted before anything folded them: orders in them are "
+        "missing, and those customers look poorer, or younger, than they are. Nothing but the shop's own orders, sent "
+        "again or as a file, can bring them back."
+    ]
+
+
 def _of_the_history(data: Mapping[str, Any], horizon_days: int) -> Iterator[str]:
     period = data["period_days"]
     quiet = quiet_end(data)

@@ -19,7 +19,7 @@ from domain.rfm_scores import Quintiles
 from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES, VALUE_QUANTILES
 from services.runtime.shutdown import KnownProblem
 from services.trainer.bundle_writer import write_bundle
-from services.trainer.card_facts import data_facts, limits
+from services.trainer.card_facts import data_facts, gone, limits
 from services.trainer.evaluation import Backtest, baselines
 from services.trainer.export import GraphDiffers, Parity, build_graph, check_parity, run_graph
 from services.trainer.fitting import WINDOW_DAYS_MIN, FittedModel, Objective, fit_model, without_corrections
@@ -93,7 +93,10 @@ def _train(
         "parity": {"rows": parity.rows, "error_max": parity.error_max},
         **facts,
         "data": completeness,
-        "limits": limits(completeness, data.rejected, facts["backtests"], horizon_days, data.currency),
+        "limits": [
+            *gone(data.missing),
+            *limits(completeness, data.rejected, facts["backtests"], horizon_days, data.currency),
+        ],
     }
     version, folder = write_bundle(output_dir, onnx_bytes, metadata, backtests)
     return TrainedBundle(folder, version, {"model_version": version, **metadata})
@@ -120,7 +123,8 @@ def _nothing_to_learn(data: TrainingData) -> str:
     reasons = ", ".join(f"{count} {reason.value}" for reason, count in data.rejected.most_common(5))
     refused = f"; {data.rejected.total()} rows were refused ({reasons})" if data.rejected else ""
     cutoff = date_of(data.cutoff_day).isoformat()
-    return f"{data.name}: there is no valid order before {cutoff}, and {data.later} from then on{refused}"
+    deleted = f"; {data.missing} records were deleted before anything folded them" if data.missing else ""
+    return f"{data.name}: there is no valid order before {cutoff}, and {data.later} from then on{refused}{deleted}"
 
 
 def _backtests(

@@ -1,9 +1,6 @@
 """The same orders from a file, from the stream and from MongoDB train the same model, through real services."""
 
 import csv
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,20 +8,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from pymongo import MongoClient
+from typer.testing import CliRunner, Result
 
+from cli.__main__ import app
 from deploy.local.mongo import LocalMongo
 from deploy.local.processes import ServiceProcess
 from domain.features import day_of
+from schemas.model_bundle import MODEL_FILE
 from schemas.mongo import CUSTOMER_STATES, STATES_WITH_ROW
 from schemas.topics import CUSTOMER_EVENTS, CUSTOMER_STATE_CHANGELOG, ORDERS
+from services.runtime.bundle import current_bundle
 from services.runtime.shutdown import KnownProblem
 from services.trainer.orders_file import COLUMNS, customer_events, event_bytes, read_any
 from services.trainer.sources import TrainingData
-from services.trainer.sources.changelog import from_topic
 from services.trainer.sources.mongo import from_mongo
 from services.trainer.sources.orders import from_file, from_table
-from tests.conftest import ROOT
+from services.trainer.sources.stream import from_topic
 from tests.support import committed_lag, produce, wait_for
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
 
@@ -97,14 +99,12 @@ def assert_same(found: TrainingData, wanted: TrainingData) -> None:
             np.testing.assert_array_equal(one.known_targets.value, other.known_targets.value)
 
 
-def clv(env: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cli", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False, env={"PATH": "", **env},
-    )  # fmt: skip
+def clv(env: dict[str, str], *arguments: object) -> Result:
+    """The command, in this process."""
+    return CliRunner().invoke(app, [*map(str, arguments)], env=env)
 
 
-def test_the_stream_and_mongodb_train_what_the_file_trains(
+def test_the_command_writes_one_bundle_for_the_same_orders_from_anywhere(
     service: Start, env: dict[str, str], topics: str, tmp_path: Path
 ) -> None:
     path = written(tmp_path / "orders.csv", rows())
@@ -120,73 +120,95 @@ def test_the_stream_and_mongodb_train_what_the_file_trains(
     for found in (streamed, stored):
         assert_same(found, from_the_file)
         assert not found.rejected
-    assert streamed.behind == 0
+    assert streamed.missing == 0
     assert told[-1][1] == told[-1][2] > 0
 
-
-def test_the_command_writes_one_bundle_for_the_same_orders_from_anywhere(
-    service: Start, env: dict[str, str], topics: str, tmp_path: Path
-) -> None:
-    path = written(tmp_path / "orders.csv", shop(80, DAYS, seed=7))
-    services = [service(name, env) for name in ("ingest", "features", "sink")]
-    publish(topics, list(customer_events(read_any(path), "USD")))
-    wait_for(lambda: all_done(topics), "everything", 90, lambda: "\n".join(s.log_tail(10) for s in services))
-    versions = set()
+    bundles = []
     for place, source in enumerate((["--orders", path], ["--from-topic"], ["--from-mongo"])):
-        done = clv(
-            env, "train", *source, "--cutoff", CUTOFF, "--horizon-days", 30, "--output", tmp_path / f"models-{place}",
-            "--json", tmp_path / "metadata.json",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        versions.add(json.loads((tmp_path / "metadata.json").read_text())["model_version"])
-    assert len(versions) == 1
+        models = tmp_path / f"models-{place}"
+        done = clv(env, "train", *source, "--cutoff", CUTOFF, "--horizon-days", 90, "--output", models)
+        assert done.exception is None, done.exception
+        bundles.append(current_bundle(models))
+    assert len({each.name for each in bundles}) == 1
+    assert len({(each / MODEL_FILE).read_bytes() for each in bundles}) == 1
 
 
-def test_merged_customers_are_one_and_erased_ones_are_gone(
+def about(kind: str, customer: str, **more: str) -> dict[str, Any]:
+    """A customer.merged or customer.erased of the cutoff's day."""
+    at = f"{CUTOFF.isoformat()}T00:00:00Z"
+    event_id = f"{kind}-{customer}"
+    return {"event_id": event_id, "event_type": kind, "customer_id": customer, "occurred_at": at, **more}
+
+
+class People:
+    """Who was merged into whom and who was erased, and what a file would hold then."""
+
+    def __init__(self) -> None:
+        self.into: dict[str, str] = {}
+        self.erased: set[str] = set()
+
+    def events(self) -> list[dict[str, Any]]:
+        merges = [about("customer.merged", one, merged_into=other) for one, other in self.into.items()]
+        return merges + [about("customer.erased", customer) for customer in sorted(self.erased)]
+
+    def survivor(self, customer: str) -> str:
+        return self.survivor(self.into[customer]) if customer in self.into else customer
+
+    def expected(self, rows: list[dict[str, str]]) -> TrainingData:
+        own = [row | {"customer_id": self.survivor(row["customer_id"])} for row in rows]
+        return from_table(table([row for row in own if row["customer_id"] not in self.erased]), CUTOFF, "USD")
+
+
+def test_however_much_of_the_stream_the_workers_have_folded_it_trains_the_same(
     service: Start, env: dict[str, str], topics: str, mongo: LocalMongo
 ) -> None:
-    found = shop(60, DAYS, seed=6)
+    """None of it, all of it, a part of it; with merges and erasures in each part, and repeats and late orders."""
+    found, people = shop(60, DAYS, seed=6), People()
     ids = sorted({row["customer_id"] for row in found})
-    into = {ids[n]: ids[n + 1] for n in range(0, 30, 3)} | {ids[n + 1]: ids[n + 2] for n in range(0, 12, 6)}
-    erased = set(ids[40:45])
-    services = [service(name, env) for name in ("ingest", "features", "sink")]
-    publish(topics, list(customer_events(table(found), "USD")))
+    people.into = {ids[n]: ids[n + 1] for n in range(0, 30, 3)} | {ids[n + 1]: ids[n + 2] for n in range(0, 12, 6)}
+    people.erased = set(ids[40:45])
+    services = [service("ingest", env)]
 
-    def survivor(customer: str) -> str:
-        return survivor(into[customer]) if customer in into else customer
+    def context() -> str:
+        return "\n".join(each.log_tail(10) for each in services)
 
-    common = {"occurred_at": f"{CUTOFF.isoformat()}T00:00:00Z", "source": "test"}
-    publish(
-        topics,
-        [
-            {"event_id": f"m{a}", "event_type": "customer.merged", "customer_id": a, "merged_into": b, **common}
-            for a, b in into.items()
-        ]
-        + [{"event_id": f"e{a}", "event_type": "customer.erased", "customer_id": a, **common} for a in erased],
-    )
-    wait_for(lambda: all_done(topics), "everything", 90, lambda: "\n".join(s.log_tail(10) for s in services))
+    def publish_and_wait(rows: list[dict[str, str]]) -> None:
+        publish(topics, list(customer_events(table(rows), "USD")))
+        publish(topics, people.events())
+        wait_for(lambda: committed_lag(topics, "clv-ingest", CUSTOMER_EVENTS) == 0, "ingest", 60, context)
 
-    kept = [row | {"customer_id": survivor(row["customer_id"])} for row in found if row["customer_id"] not in erased]
-    wanted = from_table(table(kept), CUTOFF, "USD")
+    publish_and_wait(found)
+    wanted = people.expected(found)
+    assert len(wanted.history.customer_ids) == 60 - 12 - 5
+    assert_same(from_topic(topics, CUTOFF, "USD"), wanted)  # no worker has ever run
+
+    services += [service(name, env) for name in ("features", "sink")]
+    wait_for(lambda: all_done(topics), "everything", 90, context)
     assert_same(from_topic(topics, CUTOFF, "USD"), wanted)
     assert_same(from_mongo(mongo.uri, env["CLV_MONGO_DATABASE"], CUTOFF, "USD"), wanted)
     with MongoClient[dict[str, Any]](mongo.uri) as client:
         stored = {each["_id"] for each in client[env["CLV_MONGO_DATABASE"]][CUSTOMER_STATES].find(STATES_WITH_ROW)}
-    assert stored.isdisjoint(erased)
+    assert stored.isdisjoint(people.erased)
 
-
-def test_orders_that_the_workers_have_not_folded_yet_are_counted(
-    service: Start, env: dict[str, str], topics: str
-) -> None:
-    found = shop(30, 100)
-    services = [service(name, env) for name in ("ingest", "features")]
-    publish(topics, list(customer_events(table(found), "USD")))
-    wait_for(lambda: committed_lag(topics, "clv-features", ORDERS) == 0 and from_topic(topics, CUTOFF, "USD").history
-             .customer_ids != (), "the orders", 60)  # fmt: skip
     services[1].kill()
-    publish(topics, list(customer_events(table(shop(7, 3), "more.csv"), "USD")))
-    wait_for(lambda: committed_lag(topics, "clv-ingest", CUSTOMER_EVENTS) == 0, "ingest", 30)
-    assert from_topic(topics, CUTOFF, "USD").behind == len(shop(7, 3))
+    new = shop(7, 40, seed=8)
+    more = [row | {"customer_id": f"new-{row['customer_id']}", "order_id": f"new-{row['order_id']}"} for row in new]
+    more += [row | {"order_id": f"late-{row['order_id']}", "occurred_at": "2024-01-02"} for row in found[::9]]
+    more += [
+        row | {"type": "refund", "refund_id": f"r{n}", "amount": "1.50"} for n, row in enumerate(found[::7])
+    ] + found[::5]
+    people.into[ids[50]] = ids[51]
+    people.erased |= {ids[4], ids[55]}  # with ids[3], who is part of ids[4]
+    publish_and_wait(more)
+    assert_same(from_topic(topics, CUTOFF, "USD"), people.expected(found + more))
+
+    lag = committed_lag(topics, "clv-features", ORDERS)
+    admin = AdminClient({"bootstrap.servers": topics})
+    for future in admin.delete_records([TopicPartition(ORDERS, n, -1) for n in range(4)]).values():
+        future.result()
+    shortened = from_topic(topics, CUTOFF, "USD")
+    assert_same(shortened, wanted)
+    assert shortened.missing == lag > len(more)
 
 
 def test_what_is_not_there_is_one_line(topics: str, mongo: LocalMongo) -> None:

@@ -1,5 +1,5 @@
-"""Where a model learns from: an orders file, the feature workers' changelog, MongoDB. All give the same TrainingData
-for the same events; none may let anything in that the day before which it ends does not know.
+"""Where a model learns from: an orders file, the stream, MongoDB. All give the same TrainingData for the same events;
+none may let anything in that the day before which it ends does not know.
 """
 
 from collections import Counter
@@ -20,14 +20,15 @@ class TrainingData:
     history: History
     """Up to the cutoff, `history.before_day`."""
     rejected: Counter[Reason]
-    """Rows that were refused: of a file, those before the cutoff. The other sources hold what ingest let pass."""
+    """Rows that were refused: of a file, those before the cutoff. The other sources hold what ingest let pass;
+    what is no row or no record there is counted."""
     later: int = 0
     """Valid rows from the cutoff on, where that is counted."""
     repeated: int = 0
     """Valid rows before the cutoff that repeat an event, which counts once; the other sources hold none. Of a customer
     with more orders than a state keeps one by one, refunds of the older ones are among them."""
-    behind: int = 0
-    """Records of the orders topic that the source did not know yet, where that is known."""
+    missing: int = 0
+    """Records of the orders topic that Kafka deleted before anybody had folded them: nobody knows them any more."""
 
     @property
     def cutoff_day(self) -> int:

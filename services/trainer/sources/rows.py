@@ -3,7 +3,7 @@ stand against a newer one, nor bring back a customer who was erased.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -13,6 +13,7 @@ from schemas.customer_rows import (
     OWN_PREFIX,
     PROGRESS_KEY,
     Progress,
+    Row,
     better,
     decode_progress,
     decode_row,
@@ -56,6 +57,28 @@ class KnownRows:
             if known is None or found.events_applied >= known.events_applied:
                 self.progress[partition] = found
 
+    def rows_of(self, keys: Iterable[bytes]) -> dict[bytes, Row]:
+        """The rows of those customers (by key) that are known, erased ones too. Changing them changes nothing here."""
+        found = {}
+        for key in keys:
+            try:
+                value, marker = self._rows.get(key), self._rows.get(erased_key(key))
+                if marker is not None and (value is None or _is_erased(value, marker)):
+                    value = marker
+                if value is not None:
+                    found[key] = decode_row(value)
+            except _NO_ROW:
+                self.rejected[Reason.INVALID_FIELD] += 1
+        return found
+
+    def put(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Keys with what is known from now on, None where a key is to be forgotten: see customer_rows.stored()."""
+        for key, value in rows:
+            if value is None:
+                self._rows.pop(key, None)
+            else:
+                self._rows[key] = value
+
     def customers(self, progress: ToldProgress) -> Iterator[tuple[str, CustomerState]]:
         """Those who stand for themselves, with what merged customers brought along. The rows are let go on the way."""
         keys = [key for key in self._rows if not key.startswith(OWN_PREFIX)]
@@ -65,8 +88,8 @@ class KnownRows:
                 progress("customers unpacked", done, len(keys))
             try:
                 marker = self._rows.get(erased_key(key))
-                if marker is not None and events_applied(marker) >= events_applied(value):
-                    continue  # written late by a worker that had not heard of the erasure
+                if marker is not None and _is_erased(value, marker):
+                    continue
                 customer = key.decode()
                 state = standing_state(customer, decode_row(value))
             except _NO_ROW:
@@ -74,6 +97,11 @@ class KnownRows:
                 continue
             if state is not None:
                 yield customer, state
+
+
+def _is_erased(row: bytes, marker: bytes) -> bool:
+    """Whether the row was written late, by a worker that had not heard of the erasure."""
+    return events_applied(marker) >= events_applied(row)
 
 
 def minor_units_of(currency: str) -> int:
