@@ -68,7 +68,7 @@ def explanation_router(store: Store, bundles: Bundles, currency: str) -> APIRout
             raise Refused(
                 HTTPStatus.CONFLICT,
                 f"the prediction was made by model {version}, which is neither in the models folder nor in the "
-                "registry any more: it can be explained once the customer is predicted anew, at the next order or sweep",
+                "registry any more: it can be explained once the customer is predicted anew, by an order or a sweep",
             ) from None
         except (KnownProblem, KeyError) as problem:
             raise Refused(HTTPStatus.CONFLICT, f"model {version} cannot explain it: {problem}") from None
