@@ -18,6 +18,8 @@ from services.api.store import Document, Store
 _VALUE = "$prediction.expected_value"
 _BINS_DECADES = 4
 """The histogram begins so many powers of ten below the greatest value."""
+_SMALLEST = 1e-6
+"""What is less is nothing, in any currency."""
 _MANTISSAS = (1.0, 2.0, 5.0)
 
 
@@ -32,7 +34,7 @@ class _Newest(NamedTuple):
 
 def bin_edges(greatest: float) -> list[float]:
     """Round edges, 0 and then 1, 2, 5, 10, … for values from 0 up to `greatest`, which is below the last one."""
-    if greatest <= 0 or not math.isfinite(greatest):
+    if greatest < _SMALLEST:
         return [0.0, 1.0]
     top = math.floor(math.log10(greatest))
     edges = [0.0]
