@@ -1,5 +1,6 @@
 """`python -m services.dashboard`: the dashboard, configured by the environment."""
 
+import logging
 import sys
 
 from services.dashboard.connection import SERVICE
@@ -21,6 +22,7 @@ def main() -> None:
         log.error(str(problem))
         sys.exit(1)
     configure_logs(SERVICE, settings.log_level, settings.log_format)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request is the API's to write
     log.info("serving", port=settings.dashboard_http_port, api=settings.dashboard_api_url)
     build_app(settings).run(config=streamlit_options(settings))
 

@@ -19,8 +19,11 @@ from schemas.http_api.outlook import SEGMENT_NAMES
 from services.dashboard.client import headers, list_parameters, timeouts, told_as_problems
 from services.dashboard.problems import ApiProblem, Kind, from_answer
 from services.dashboard.settings import DashboardSettings
+from services.dashboard.states import tell_broken
 from services.dashboard.theme import STREAMLIT_OPTIONS
+from services.runtime.logs import logger
 
+log = logger(__name__)
 SCRIPT = Path(__file__).parent / "app.py"
 EXPORT_PATH = "/export/customers.csv"
 CARD_PATH = "/models/{version}/card"
@@ -56,7 +59,14 @@ def build_app(settings: DashboardSettings) -> App:
         Route(EXPORT_PATH, passing.export, methods=["GET"]),
         Route(CARD_PATH, passing.card, methods=["GET"]),
     ]
-    return App(SCRIPT, routes=routes, lifespan=passing.lifespan)
+    return App(SCRIPT, routes=routes, lifespan=passing.lifespan, on_script_error=_tell_broken)
+
+
+def _tell_broken(error: Exception) -> bool:
+    """A mistake in a page: logged for the operator, told to the reader without its text."""
+    log.error("page_failed", exc_info=error)
+    tell_broken()
+    return True
 
 
 def card_address(version: str) -> str:

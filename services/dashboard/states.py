@@ -26,12 +26,19 @@ def page(show: Callable[[], None]) -> Callable[[], None]:
 
     @wraps(show)
     def shown() -> None:
-        try:
+        with told():
             show()
-        except ApiProblem as problem:
-            problem_state(problem)
 
     return shown
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Tell the API's problem in place of what could not be shown."""
+    try:
+        yield
+    except ApiProblem as problem:
+        problem_state(problem)
 
 
 def problem_state(problem: ApiProblem) -> None:
@@ -48,6 +55,15 @@ def tell(problem: ApiProblem) -> None:
     lines = [f"**{plain(problem.title)}**", problem.advice]
     lines += [f"- {plain(error.field)}: {plain(error.detail)}" for error in problem.errors]
     st.error("\n\n".join(lines) + f"\n\n:small[{plain(problem.technical)}]", icon=":material/error:")
+
+
+def tell_broken() -> None:
+    """A mistake in the dashboard itself."""
+    st.error(
+        "**This page could not be shown**\n\nIt is a mistake in the dashboard, not yours: its log says more. "
+        "Choose another page, or load this one again.",
+        icon=":material/error:",
+    )
 
 
 @st.fragment(run_every=RETRY_SECONDS)

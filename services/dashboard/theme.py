@@ -20,6 +20,7 @@ SEGMENT_COLOURS: dict[SegmentName, str] = {
 }
 PLUS, MINUS = BLUE, VERMILLION
 """What adds to a prediction and what takes away; the sign is always written too."""
+LINK = "#005F94"
 HEAT = ["#F5F9FC", "#CFE3F1", "#8FC1E0", "#3D94C7", "#0072B2", "#004D7A"]
 FONT = '"Source Sans", "Source Sans 3", "Source Sans Pro", sans-serif'
 
@@ -29,7 +30,7 @@ STREAMLIT_OPTIONS: dict[str, Any] = {
     "theme.backgroundColor": PAPER,
     "theme.secondaryBackgroundColor": SURFACE,
     "theme.textColor": INK,
-    "theme.linkColor": "#005F94",
+    "theme.linkColor": LINK,
     "theme.borderColor": LINE,
     "theme.showWidgetBorder": True,
     "theme.baseRadius": "8px",
@@ -47,7 +48,8 @@ font-weight="600" fill="{INK}">Customer value</text></svg>"""
 STYLE = f"""<style>
 .stMainBlockContainer {{ max-width: 1240px; padding: 4.5rem 1.5rem 3rem; }}
 .clv-lead {{ color: {MUTED}; margin: -.6rem 0 .4rem; max-width: 46rem; }}
-.clv-figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem; margin: 0; }}
+.clv-figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem;
+  margin: 0; padding: 0; }}
 .clv-figures > div {{ border: 1px solid {LINE}; border-radius: 8px; padding: .7rem .9rem .75rem; min-width: 0; }}
 .clv-figures dt {{ color: {MUTED}; font-size: .875rem; line-height: 1.3; }}
 .clv-figures dd {{ margin: .1rem 0 0; font-size: 1.5rem; font-weight: 600; line-height: 1.25; overflow-wrap: anywhere;
@@ -64,6 +66,7 @@ STYLE = f"""<style>
 .clv-scroll tbody tr:last-child td {{ border-bottom: 0; }}
 .clv-scroll td {{ white-space: nowrap; }}
 .clv-scroll td.wide {{ white-space: normal; min-width: 15rem; color: {MUTED}; }}
+.clv-scroll a {{ color: {LINK}; }}
 .clv-scroll .right {{ text-align: right; }}
 .clv-scroll tr.strong td {{ font-weight: 600; background: #EEF6FB; }}
 .clv-panel {{ border-left: 4px solid var(--c); background: {SURFACE}; border-radius: 0 8px 8px 0;
@@ -72,6 +75,7 @@ STYLE = f"""<style>
 .clv-panel p {{ margin: .15rem 0 0; }}
 .clv-panel code {{ overflow-wrap: anywhere; }}
 .clv-quiet {{ color: {MUTED}; font-size: .875rem; margin: 0; }}
+.st-key-live [data-stale="true"] {{ opacity: 1 !important; }}
 a:focus-visible, button:focus-visible, [role="button"]:focus-visible, [role="tab"]:focus-visible,
 .clv-scroll:focus-visible, summary:focus-visible {{ outline: 3px solid {BLUE} !important; outline-offset: 2px; }}
 @media (max-width: 640px) {{

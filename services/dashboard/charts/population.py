@@ -6,7 +6,7 @@ from schemas.http_api.segments import Migration, Segments
 from services.dashboard.charts.axes import LABEL_LINES, finished, frame, share_axis, wrapped
 from services.dashboard.charts.value import segment_colour
 from services.dashboard.formatting import SEGMENTS, count, money, percent
-from services.dashboard.theme import HEAT, INK, Chart
+from services.dashboard.theme import HEAT, INK, PAPER, Chart
 
 NEW = "New customer"
 CUSTOMERS, VALUE = "Customers", "Value"
@@ -21,6 +21,8 @@ def shares_chart(segments: Segments) -> Chart:
             "share": share,
             "text": percent(share),
             "what": what,
+            # White cannot be read on orange.
+            "ink": INK if each.segment == "medium_value" else PAPER,
         }
         for each in segments.segments
         for of, share, what in (
@@ -28,7 +30,7 @@ def shares_chart(segments: Segments) -> Chart:
             (VALUE, each.value_share, money(each.expected_value, segments.currency, whole=True)),
         )
     ]
-    data = alt.Chart(frame(rows, ["segment", "of", "share", "text", "what"]))
+    data = alt.Chart(frame(rows, ["segment", "of", "share", "text", "what", "ink"]))
     names = list(SEGMENTS.values())
     y = alt.Y(
         "of:N",
@@ -58,7 +60,7 @@ def shares_chart(segments: Segments) -> Chart:
             order=order,
             detail="segment:N",
             text="text:N",
-            color=alt.condition("datum.segment == 'Medium value'", alt.value(INK), alt.value("white")),
+            color=alt.Color("ink:N", scale=None),
         )
     )
     return finished(alt.layer(bars, texts), alt.Step(46))
@@ -85,9 +87,15 @@ def migration_chart(migration: Migration) -> Chart:
     base = alt.Chart(frame(rows, ["from", "to", "customers", "share", "text", "of"]))
     names = [wrapped_name(name) for name in SEGMENTS.values()]
     axis = alt.Axis(labelExpr=LABEL_LINES, labelColor=INK, labelAngle=0, domain=False, ticks=False)
-    to_axis = alt.Axis(**(axis.to_dict() | {"orient": "top", "title": "To"}))
+    to_axis = alt.Axis(**(axis.to_dict() | {"orient": "top", "title": "To", "labelPadding": 20, "labelOverlap": False}))
     x = alt.X("to:N", sort=names, scale=alt.Scale(domain=names), axis=to_axis)
-    y = alt.Y("from:N", sort=[*names, wrapped_name(NEW)], axis=alt.Axis(**(axis.to_dict() | {"title": "From"})))
+    everybody = [*names, *([wrapped_name(NEW)] if NEW in totals else [])]
+    y = alt.Y(
+        "from:N",
+        sort=everybody,
+        scale=alt.Scale(domain=everybody),
+        axis=alt.Axis(**(axis.to_dict() | {"title": "From"})),
+    )
     cells = base.mark_rect(stroke="white", strokeWidth=2, cornerRadius=4).encode(
         x=x,
         y=y,

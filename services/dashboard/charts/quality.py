@@ -123,7 +123,15 @@ def drift_chart(drift: Sequence[FeatureDrift]) -> Chart:
     y = alt.Y(
         "feature:N",
         sort=[wrapped(feature_label(each.name)) for each in drift],
-        axis=alt.Axis(title=None, labelExpr=LABEL_LINES, labelLimit=170, labelColor=INK, ticks=False, domain=False),
+        axis=alt.Axis(
+            title=None,
+            labelExpr=LABEL_LINES,
+            labelLimit=170,
+            labelColor=INK,
+            labelOverlap=False,
+            ticks=False,
+            domain=False,
+        ),
     )
     top = max(0.32, *(min(each.psi, 1.0) for each in drift)) * 1.12
     x = alt.X(

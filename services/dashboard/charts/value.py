@@ -12,7 +12,9 @@ from services.dashboard.formatting import SEGMENTS, amount, count, money
 from services.dashboard.theme import INK, MINUS, MUTED, PLUS, SEGMENT_COLOURS, Chart
 
 CONTRIBUTIONS_MAX = 8
-"""Facts with a bar of their own; the rest share one."""
+"""Most facts with a bar of their own; the rest share one."""
+SMALLEST_SHARE = 0.005
+"""Share of the largest step below which a fact's bar could not be seen."""
 
 
 def interval_chart(outlook: Outlook) -> Chart:
@@ -49,39 +51,45 @@ def interval_chart(outlook: Outlook) -> Chart:
             tooltip=[alt.Tooltip("name:N", title="What"), alt.Tooltip("text:N", title="Value")],
         )
     )
-    return finished(alt.layer(bar, points), 70)
+    return finished(alt.layer(bar, points), 112)
 
 
 def population_chart(segments: Segments, mark: float | None = None, mark_name: str = "") -> Chart:
     """How many customers are expected to spend how much, by segment; `mark`: where one customer stands among them."""
-    rows = [
-        {
-            "from": part.from_value,
-            "to": part.to_value,
-            "customers": part.customers,
-            "segment": SEGMENTS[summary.segment],
-            "range": f"{money(part.from_value, segments.currency)} to {money(part.to_value, segments.currency)}",
-            "text": count(part.customers, "customer"),
-        }
-        for summary in segments.segments
-        for part in summary.distribution
-    ]
+    # Segments are bands of the same value, so two share a bin at a border alone: stacked there, at risk lowest.
+    rows: list[dict[str, Any]] = []
+    below: dict[tuple[float, float], int] = {}
+    for summary in reversed(segments.segments):
+        for part in summary.distribution:
+            edges = (part.from_value, part.to_value)
+            begin = below.get(edges, 0)
+            below[edges] = begin + part.customers
+            rows.append(
+                {
+                    "from": part.from_value,
+                    "to": part.to_value,
+                    "bottom": begin,
+                    "top": begin + part.customers,
+                    "segment": SEGMENTS[summary.segment],
+                    "range": " to ".join(money(edge, segments.currency) for edge in edges),
+                    "text": count(part.customers, "customer"),
+                }
+            )
     scale = alt.Scale(type="symlog", constant=_middle(segments), nice=False, zero=True)
-    # Segments are bands of the same value, so bars of two of them share a bin at most at a border: stacked there.
-    columns = ["from", "to", "customers", "segment", "range", "text"]
+    end = max((row["to"] for row in rows), default=1.0)
+    axis = money_axis(
+        segments.currency,
+        f"Expected value, next {segments.horizon_days or 0} days",
+        values=_ticks(max(end, mark or 0.0)),
+    )
     bars = (
-        alt.Chart(frame(rows, columns))
-        .mark_bar(stroke="white", strokeWidth=0.5)
+        alt.Chart(frame(rows, ["from", "to", "bottom", "top", "segment", "range", "text"]))
+        .mark_rect(stroke="white", strokeWidth=1)
         .encode(
-            x=alt.X(
-                "from:Q",
-                scale=scale,
-                axis=money_axis(
-                    segments.currency, f"Expected value, next {segments.horizon_days or 0} days", tickCount=6
-                ),
-            ),
+            x=alt.X("from:Q", scale=scale, axis=axis),
             x2="to:Q",
-            y=alt.Y("customers:Q", axis=count_axis("Customers"), stack="zero"),
+            y=alt.Y("bottom:Q", axis=count_axis("Customers")),
+            y2="top:Q",
             color=segment_colour(),
             tooltip=[
                 alt.Tooltip("segment:N", title="Segment"),
@@ -108,6 +116,12 @@ def _middle(segments: Segments) -> float:
     return max(segments.thresholds[1], 1.0) if segments.thresholds else 1.0
 
 
+def _ticks(end: float) -> list[float]:
+    """Round values of the axis up to `end`: each about twice the one before."""
+    found = [0.0, *(step * 10.0**power for power in range(-1, 9) for step in (1, 2, 5) if step * 10.0**power <= end)]
+    return [0.0, *found[1:][-9:]]
+
+
 def segment_colour(legend: alt.Legend | None = None) -> alt.Color:
     """Segments in their colours, from high value to at risk."""
     return alt.Color(
@@ -116,7 +130,7 @@ def segment_colour(legend: alt.Legend | None = None) -> alt.Color:
             domain=list(SEGMENTS.values()),
             range=[SEGMENT_COLOURS[name] for name in SEGMENTS],
         ),
-        legend=legend or alt.Legend(symbolType="square", columns=2),
+        legend=legend or alt.Legend(symbolType="square", columns=4),
     )
 
 
@@ -132,9 +146,10 @@ def waterfall_rows(explanation: Explanation, subject: str) -> list[dict[str, Any
     ]
     at = base
     steps = [(each.label, each.amount) for each in explanation.contributions if each.amount != 0]
-    if len(steps) > CONTRIBUTIONS_MAX:
-        rest = sum(step[1] for step in steps[CONTRIBUTIONS_MAX - 1 :])
-        steps = [*steps[: CONTRIBUTIONS_MAX - 1], ("Everything else", rest)]
+    seen = max((abs(moved) for _, moved in steps), default=0.0) * SMALLEST_SHARE
+    own = [step for step in steps if abs(step[1]) >= seen][: CONTRIBUTIONS_MAX - 1]
+    if len(steps) - len(own) > 1:
+        steps = [*own, ("Everything else", sum(step[1] for step in steps if step not in own))]
     for label, moved in steps:
         rows.append(
             {
@@ -163,7 +178,14 @@ def waterfall_chart(explanation: Explanation, subject: str) -> Chart:
         "label:N",
         sort=order,
         axis=alt.Axis(
-            title=None, labelExpr=LABEL_LINES, labelLimit=170, labelColor=INK, ticks=False, domain=False, labelPadding=8
+            title=None,
+            labelExpr=LABEL_LINES,
+            labelLimit=170,
+            labelColor=INK,
+            labelOverlap=False,
+            ticks=False,
+            domain=False,
+            labelPadding=8,
         ),
     )
     axis = _unit_axis(explanation.unit)

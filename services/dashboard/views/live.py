@@ -22,7 +22,8 @@ def show() -> None:
     """The page."""
     st.title("Live")
     st.html(markup.lead("Predictions as they arrive. This page refreshes itself."))
-    st.fragment(_now, run_every=settings().dashboard_live_seconds)()
+    with st.container(key="live"):
+        st.fragment(_now, run_every=settings().dashboard_live_seconds)()
 
 
 def _now() -> None:
@@ -89,7 +90,7 @@ def _latest(rows: list[CustomerRow], live: Live) -> str:
         Column("Customer"),
         Column("Segment"),
         Column("Expected value", right=True),
-        Column("8 of 10", right=True),
+        Column("Range for 8 of 10", right=True),
         Column("Will order again", right=True),
         Column("Change"),
     ]

@@ -95,29 +95,50 @@ def _metrics(model: ModelRow) -> None:
     if not rows:
         empty_state("Not measured", "This bundle keeps no figures of a held-out period.")
         return
-    found = {name for measured in model.metrics.values() for name in (measured or {})}
-    columns = [Column("Model"), *(Column(title, right=True) for name, (title, _) in METRICS.items() if name in found)]
+    st.html(markup.lead(_period(model.metrics)))
+    shown = _measures(model.metrics)
+    columns = [Column("Model"), *(Column(METRICS[name][0], right=True) for name in shown)]
     st.html(markup.table("Quality on held-out days", columns, rows, strong=0))
     with st.expander("What the columns mean"):
         st.html(
             markup.table(
                 "Measures",
                 [Column("Measure"), Column("Meaning", wide=True)],
-                [[title, meaning] for name, (title, meaning) in METRICS.items() if name in found],
+                [list(METRICS[name]) for name in shown],
             )
         )
 
 
+def _held_out(metrics: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """The measures of each model on the held-out period, by the model's name; the product's own is "model"."""
+    measured = metrics.get("metrics", metrics)
+    return {name: values for name, values in measured.items() if isinstance(values, dict)}
+
+
+def _measures(metrics: dict[str, Any]) -> list[str]:
+    """The measures that any of the models has, in the order of METRICS."""
+    found = {name for values in _held_out(metrics).values() for name in values}
+    return [name for name in METRICS if name in found]
+
+
+def _period(metrics: dict[str, Any]) -> str:
+    """Which days the figures are of, as far as the bundle says."""
+    if not {"from", "days", "customers"} <= metrics.keys():
+        return "On days that training had not seen, on the same customers."
+    return (
+        f"On the {metrics['days']} days from {day(metrics['from'])}, which training had not seen, "
+        f"for {count(metrics['customers'], 'customer')}."
+    )
+
+
 def metric_rows(metrics: dict[str, Any], currency: str) -> list[list[str]]:
-    """A row a model, the product's own first; measures in the order of METRICS, those that any model has."""
-    measured = {name: values for name, values in metrics.items() if isinstance(values, dict)}
-    found = {name for values in measured.values() for name in values}
-    shown = [name for name in METRICS if name in found]
-    names = sorted(measured, key=lambda name: name != "model")
+    """A row a model, the product's own first, with the measures of _measures()."""
+    held_out, shown = _held_out(metrics), _measures(metrics)
+    names = sorted(held_out, key=lambda name: name != "model") if shown else []
     return [
         [
-            "This model" if name == "model" else name,
-            *(_metric(measure, measured[name].get(measure), currency) for measure in shown),
+            "This model" if name == "model" else name[:1].upper() + name[1:],
+            *(_metric(measure, held_out[name].get(measure), currency) for measure in shown),
         ]
         for name in names
     ]

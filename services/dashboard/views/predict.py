@@ -25,7 +25,7 @@ from services.dashboard.formatting import (
     plain,
 )
 from services.dashboard.markup import Column, Figure
-from services.dashboard.states import loading, page
+from services.dashboard.states import loading, page, told
 
 _FORM, _ANSWER = "predict-form", "predict-answer"
 
@@ -38,7 +38,7 @@ def show() -> None:
     left, right = st.columns([1, 2], gap="large")
     with left:
         form, asked = _form()
-    with right:
+    with right, told():
         answer = _answer(form, asked)
         if answer is None:
             return

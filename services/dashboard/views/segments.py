@@ -189,7 +189,7 @@ def customer_table(found: CustomerPage) -> str:
         Column("Customer"),
         Column("Segment"),
         Column("Expected value", right=True),
-        Column("8 of 10", right=True),
+        Column("Range for 8 of 10", right=True),
         Column("Will order again", right=True),
         Column("Value so far", right=True),
         Column("Next order", right=True),
