@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from domain.features import FEATURE_NAMES, INPUT_NAMES
@@ -29,6 +29,7 @@ from schemas.http_api.predict import (
     WhatIf,
     WhatIfPrediction,
 )
+from schemas.http_api.problem import FieldProblem
 from schemas.mongo import WhatIfDocument
 from services.api.batching import MicroBatcher
 from services.api.bundle_follower import BundleFollower
@@ -213,12 +214,46 @@ def today() -> int:
     return int(time.time() // 86_400)
 
 
+_MAY_PREDICT = requires(Scope.PREDICT)
+_BOOLEAN = TypeAdapter(bool)
+
+
+def _flag(request: Request, name: str, default: bool) -> bool:
+    """A parameter of the address, read as the framework reads it."""
+    if not request.scope["query_string"]:
+        return default
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    try:
+        return _BOOLEAN.validate_python(given)
+    except ValidationError as error:
+        raise Refused(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "1 of the request's fields cannot be used: `errors` says which",
+            errors=[FieldProblem(field=name, detail=error.errors()[0]["msg"])],
+        ) from None
+
+
 _Store = Annotated[bool, Query(description="Whether the answer is kept, with all that led to it")]
 
 
 def predict_router(predictor: Predictor) -> APIRouter:
     """The routes. predictor: what answers."""
-    router = APIRouter(tags=["predict"], dependencies=[Depends(requires(Scope.PREDICT))])
+    router = APIRouter(tags=["predict"], dependencies=[Depends(_MAY_PREDICT)])
+
+    async def predict_now(request: Request) -> Response:
+        """The route below without the framework's work, which takes longer than the model: a test compares the two."""
+        await _MAY_PREDICT(request)
+        return await answer(request, store=_flag(request, "store", True), explain=_flag(request, "explain", False))
+
+    async def answer(request: Request, *, store: bool, explain: bool) -> Response:
+        _check_media(request, "application/json")
+        form = _form_in(await request.body())
+        fields = await predictor.single(form, Origin.of(request), store=store, explain=explain)
+        return Response(orjson.dumps(fields), media_type="application/json")
+
+    router.add_route(PREDICT_PATH, predict_now, ["POST"], include_in_schema=False)
 
     @router.post(
         PREDICT_PATH,
@@ -237,10 +272,7 @@ def predict_router(predictor: Predictor) -> APIRouter:
         store: _Store = True,
         explain: Annotated[bool, Query(description="Whether to say what moved the prediction; takes longer")] = False,
     ) -> Response:
-        _check_media(request, "application/json")
-        form = _form_in(await request.body())
-        fields = await predictor.single(form, Origin.of(request), store=store, explain=explain)
-        return Response(orjson.dumps(fields), media_type="application/json")
+        return await answer(request, store=store, explain=explain)
 
     @router.post(
         BATCH_PATH,

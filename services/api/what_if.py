@@ -140,7 +140,7 @@ def told(
                 "percentile": float(percentiles[at]),
                 "segment": segment.value,
                 "strategy": STRATEGY[segment],
-                "segment_thresholds": ranking.thresholds,
+                "segment_thresholds": list(ranking.thresholds),
                 "model_version": serving.model.version,
                 "inputs": _known(INPUT_NAMES, given),
                 "features": _known(ENGINEERED_NAMES, engineered),
