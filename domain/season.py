@@ -20,11 +20,15 @@ YEAR_DAYS = 365.25
 BINS = 52
 BIN_DAYS = YEAR_DAYS / BINS
 
-HISTORY_DAYS_MIN = 365
+HISTORY_DAYS_MIN = 358
+"""A year but for a week, which the weeks beside it tell of: a shop's first order comes some days after it opens."""
 REPEATS_MIN = 300
 """Fewest repeat orders that a season is read from."""
 AIC_GAIN_MIN = 6.0
 """A season must explain the weeks so much better than none (Akaike's criterion, quasi-likelihood)."""
+ACCIDENT_GAIN = 30.0
+"""What stands against a season's AIC gain, divided by the square of the years that were seen: in a single year, an
+accident of that year looks like a season."""
 MULTIPLIER_MIN, MULTIPLIER_MAX = 0.1, 10.0
 
 _SPLINES = 26
@@ -80,7 +84,8 @@ def fit_season(first_day: int, repeats: ArrayLike, expected: ArrayLike) -> Weekl
 
     expected: what a purchase model without a season expects of each day, to a factor and a trend, which are fitted
     beside it. Quasi-Poisson regression of weeks on periodic P-splines (Eilers & Marx 1996), whose smoothness Akaike's
-    criterion chooses; there is no season below HISTORY_DAYS_MIN days, REPEATS_MIN orders or AIC_GAIN_MIN.
+    criterion chooses; there is no season below HISTORY_DAYS_MIN days, REPEATS_MIN orders or AIC_GAIN_MIN, and its
+    logarithm is believed by gain ÷ (gain + ACCIDENT_GAIN ÷ years²).
     """
     counts, means = np.asarray(repeats, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if counts.shape != means.shape or counts.ndim != 1:
@@ -109,7 +114,9 @@ def fit_season(first_day: int, repeats: ArrayLike, expected: ArrayLike) -> Weekl
     ]
     best = min(fits, key=lambda fit: fit.deviance + 2 * _EDF_WEIGHT * fit.edf)
     gain = aic_flat - best.deviance - 2 * _EDF_WEIGHT * best.edf
-    season = _season(best.coefficients[2:]) if gain >= AIC_GAIN_MIN else None
+    years = len(counts) / YEAR_DAYS
+    believed = gain / (gain + ACCIDENT_GAIN / years**2)
+    season = _season(believed * best.coefficients[2:]) if gain >= AIC_GAIN_MIN else None
     return WeeklyFit(season, float(gain), overdispersion)
 
 

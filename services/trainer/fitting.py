@@ -13,7 +13,17 @@ from domain.metrics import area_under_roc
 from domain.rfm_scores import Quintiles
 from domain.season import HISTORY_DAYS_MIN, Season
 from services.runtime.shutdown import KnownProblem
-from services.trainer.calibration import Curve, Sample, Trial, balance, curve, fit_log_factors, level
+from services.trainer.calibration import (
+    PERSISTENCE,
+    SEASONS_SEEN_DAYS,
+    Curve,
+    Sample,
+    Trial,
+    balance,
+    curve,
+    fit_log_factors,
+    level,
+)
 from services.trainer.corrections import TARGETS, Corrections, Window, fit_corrections, log_loss, value_measures
 from services.trainer.history import History, TrainingSet
 from services.trainer.intervals import Intervals, Seen, assumed_intervals, fit_intervals, upper_level
@@ -66,8 +76,7 @@ def fit_model(
     if not len(history):
         raise KnownProblem("there is no valid order before the cutoff: choose a later --cutoff")
     plan = plan_windows(history.first_day, cutoff_day, horizon_days)
-    progress(f"features as of {1 + len(plan.windows)} days")
-    sets = training_sets(history, [(cutoff_day, 0), *plan.windows])
+    sets = training_sets(history, [(cutoff_day, 0), *plan.windows], progress)
     if not len(sets[0]):
         raise KnownProblem("there is no valid order before the cutoff: choose a later --cutoff")
     quintiles = sets[0].fit_quintiles()
@@ -259,7 +268,8 @@ class _Fitting:
                 "too few customers ordered in earlier windows: predictions are as the purchase model has them"
             )
             return replace(model, intervals=self._intervals(windows, list(raws)))
-        factors = {target: fit_log_factors(self._samples(windows, raws, target)) for target in TARGETS}
+        persistence = self._persistence(model.structural)
+        factors = {target: fit_log_factors(self._samples(windows, raws, target), persistence) for target in TARGETS}
         own = [{t: curve(factors[t], getattr(raw, t)) for t in TARGETS} for raw in raws]
         known = [replace(model, curves=each).calibrated(raw) for each, raw in zip(own, raws, strict=True)]
         intervals = self._intervals(windows, known)
@@ -270,6 +280,11 @@ class _Fitting:
         self.choices["upper_level"] = round(intervals.upper_level, 3)
         self.choices["log_factors"] = {t: [round(float(each), 4) for each in factors[t]] for t in TARGETS}
         return replace(model, curves=curves, intervals=intervals, factor=self._factor(model, windows, raws, population))
+
+    def _persistence(self, structural: Structural) -> float:
+        """How much of the windows' level is expected of the days to come."""
+        days = self._known.origin_day - self._history.first_day
+        return 0.0 if structural.seasonal is not None and days < SEASONS_SEEN_DAYS else PERSISTENCE
 
     def _samples(self, windows: list[Window], raws: list[Raw], target: str) -> list[Sample]:
         return [
@@ -290,7 +305,7 @@ class _Fitting:
 
     def _factor(self, model: ValueModel, windows: list[Window], raws: list[Raw], population: Raw) -> float | None:
         """What expected_value is the raw value times: see calibration.balance(). None: the calibrated curve itself."""
-        found = level(self._samples(windows, raws, "value"))
+        found = level(self._samples(windows, raws, "value"), self._persistence(model.structural))
         self.choices["level"] = {
             "ratio": round(float(np.exp(found.log_ratio)), 4),
             "of_each_window": [round(float(np.exp(each)), 4) for each in found.log_ratios],

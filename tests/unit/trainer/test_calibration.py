@@ -43,6 +43,14 @@ def test_what_many_customers_say_in_every_window_is_believed_as_far_as_it_lasts(
     assert PERSISTENCE * 0.9 < found.kept <= PERSISTENCE
 
 
+def test_nothing_is_expected_of_the_days_to_come_where_nothing_lasts() -> None:
+    found = windows(1.5, 5000, 1)
+    assert level(found, 0.0).log_ratio == 0.0
+    factors = np.exp(fit_log_factors(found, 0.0))
+    total = sum(float(curve(np.log(factors), each.predicted)(each.predicted).sum()) for each in found)
+    assert total == pytest.approx(sum(float(each.predicted.sum()) for each in found), rel=0.02)
+
+
 def test_noise_is_not_believed() -> None:
     kept = [abs(level(windows(1.0, 300, seed)).log_ratio) for seed in range(40)]
     raw = [abs(np.mean(level(windows(1.0, 300, seed)).log_ratios)) for seed in range(40)]
