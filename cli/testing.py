@@ -39,11 +39,13 @@ CHECKS = (
     Check("lint", ("ruff", "check", "--quiet", ".")),
     Check("architecture", ("lint-imports", "--no-cache")),
 )
-# Takes most of a minute in a fresh folder, on one core: the tests run meanwhile.
+# Takes most of a minute in a fresh folder, on one core: everything else runs meanwhile.
 TYPES = Check("types", ("mypy", "--no-error-summary"))
 # Much of the time goes into waiting for servers and for session timeouts, so two files run at a time, each with servers
-# of its own.
-PARALLEL = ("-n", "2", "--dist", "loadfile")
+# of its own. They begin with those that take longest (tests/conftest.py), not with those of most tests as is the default:
+# otherwise one worker would be left alone with the chaos tests at the end.
+PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+SPARING = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "KAFKA_OPTS": "-XX:TieredStopAtLevel=1"}
 FAST = (
     "tests/unit",
     "tests/properties",
@@ -58,9 +60,10 @@ def _environment() -> dict[str, str]:
     """Of the tests, which start hundreds of processes: each would otherwise compile all that it imports anew.
 
     Who wants no bytecode beside the code still gets none. One thread each for OpenMP and BLAS: two workers have two
-    cores, and threads that wait for one another there spin most of the time away.
+    cores, and threads that wait for one another there spin most of the time away. A broker that lives for seconds never
+    gets back what Java's second compiler takes: without it, it starts and works for half the time of a processor.
     """
-    kept = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ}
+    kept = {**SPARING, **os.environ}
     if kept.pop("PYTHONDONTWRITEBYTECODE", None):
         kept.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".clv" / "bytecode"))
     return kept
@@ -68,14 +71,14 @@ def _environment() -> dict[str, str]:
 
 def run_tests(fast: bool, arguments: list[str]) -> int:
     """Run the checks, and pytest with further arguments; the first exit code that is not 0, else 0."""
-    for check in CHECKS:
-        began = time.perf_counter()
-        if code := check.end(check.start()):
-            return code
-        print(f"{check.name} ok ({time.perf_counter() - began:.1f} s)", flush=True)
-    print(f"{TYPES.name} are checked while the tests run", flush=True)
     types = TYPES.start()
     try:
+        for check in CHECKS:
+            began = time.perf_counter()
+            if code := check.end(check.start()):
+                return code
+            print(f"{check.name} ok ({time.perf_counter() - began:.1f} s)", flush=True)
+        print(f"{TYPES.name} are checked while the tests run", flush=True)
         tests = subprocess.run(
             [sys.executable, "-m", "pytest", *PARALLEL, *(FAST if fast else ()), *arguments],
             cwd=ROOT,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import uuid
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,8 @@ class LocalKafka:
     data_dir: kept, and can be started again, on other ports if those are taken; None: a temporary folder, deleted
     by `stop`. brokers: their number, each with id 1…n, also a controller; topics get replicas on up to three of them.
     heap_mb: bound of each broker's Java heap, MiB. settings: broker settings that override the ones made here.
-    jvm_options: further options, such as ("-XX:TieredStopAtLevel=1",) for a faster start and slower work.
+    jvm_options: further options, such as ("-XX:TieredStopAtLevel=1",) for a faster start and slower work; those of
+    $KAFKA_OPTS come before them, as with Kafka's own scripts.
     Methods raise LocalStackError with a line for the user.
     """
 
@@ -60,7 +62,7 @@ class LocalKafka:
         self._ids = range(1, brokers + 1)
         self._heap_mb = heap_mb
         self._settings = dict(settings or {})
-        self._jvm_options = tuple(jvm_options)
+        self._jvm_options = (*shlex.split(os.environ.get("KAFKA_OPTS", "")), *jvm_options)
         self._home = home or binaries.home_dir()
         self._announce: binaries.Announce = announce or (lambda _: None)
         self._start_timeout_s = start_timeout_s
