@@ -10,7 +10,8 @@ from rich.table import Column
 class ProgressBars:
     """A services.trainer.progress.Progress for a person: a bar where it is known how much there is, else a line.
 
-    Each piece of work is taken for done when the next one begins. Nothing is shown where standard error is no terminal.
+    Each piece of work is taken for done when the next one begins, and moves up out of the way: a screen of any height
+    shows the one that runs. Nothing is shown where standard error is no terminal.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -47,7 +48,11 @@ class ProgressBars:
     def _finish(self) -> None:
         if self._task is None:
             return
-        task = self._bars.tasks[self._task]
+        (task,) = self._bars.tasks
         if not task.finished:
             total = task.total or 1
             self._bars.update(self._task, total=total, completed=total)
+        self._bars.remove_task(self._task)
+        self._task = None
+        if not self._bars.disable:
+            self._bars.console.print(self._bars.make_tasks_table([task]))

@@ -1,5 +1,5 @@
-"""`./clv train` and `./clv score`: a model from an orders file, the stream or MongoDB; predictions for a file's
-customers.
+"""`./clv train` and `./clv score`: a model from an orders file, the stream, MongoDB or what Spark folded; predictions
+for a file's customers.
 """
 
 import csv
@@ -72,6 +72,10 @@ def train(
     from_mongo: Annotated[
         bool, typer.Option("--from-mongo", help="Train from the sink's copy of the workers' states.")
     ] = False,
+    from_states: Annotated[
+        Path | None,
+        typer.Option("--from-states", help="Train from a folder that `./clv customer-states` folded by Spark."),
+    ] = None,
     columns: _Map = None,
     currency: Annotated[
         str, typer.Option(envvar="CLV_CURRENCY", help="Reporting currency, ISO 4217; the platform's, if from there.")
@@ -102,9 +106,9 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train a model on orders from a file, the stream or MongoDB; measure it on a later period beside baselines."""
-    if (orders is not None) + from_topic + from_mongo != 1:
-        raise KnownProblem("name one source: --orders FILE, --from-topic or --from-mongo")
+    """Train a model on orders from one source; measure it on a later period beside baselines."""
+    if (orders is not None) + from_topic + from_mongo + (from_states is not None) != 1:
+        raise KnownProblem("name one source: --orders FILE, --from-topic, --from-mongo or --from-states FOLDER")
     if columns and orders is None:
         raise KnownProblem("--map names columns of a file: it goes with --orders alone")
     from services.trainer.train import train as train_bundle
@@ -113,6 +117,8 @@ def train(
     with ProgressBars() as progress:
         if orders is not None:
             data = _of_file(orders, columns, day, currency, progress)
+        elif from_states is not None:
+            data = _of_states(from_states, day, currency, progress)
         elif from_topic:
             data = _of_topic(bootstrap_servers, day, currency, after_erasure is AfterErasure.anew, progress)
         else:
@@ -151,6 +157,12 @@ def _of_mongo(uri: str, database: str, cutoff: date, currency: str, progress: Pr
     from services.trainer.sources.mongo import from_mongo
 
     return from_mongo(uri, database, cutoff, currency, progress)
+
+
+def _of_states(folder: Path, cutoff: date, currency: str, progress: ProgressBars) -> "TrainingData":
+    from services.trainer.sources.states import from_states
+
+    return from_states(folder, cutoff, currency, progress)
 
 
 def score(

@@ -1,4 +1,5 @@
-"""`./clv training-rows`: training rows by Apache Spark, from order files that are too large for one machine."""
+"""`./clv customer-states` and `./clv training-rows`: customers' states and training rows by Apache Spark, from order
+files that are too large for one machine."""
 
 from typing import Annotated
 
@@ -8,16 +9,51 @@ from rich.console import Console
 from cli.training import parse_day
 from services.runtime.shutdown import KnownProblem
 
+_Orders = Annotated[
+    str, typer.Option("--orders", help="Orders as Spark reads them: Parquet or CSV files, a folder, a URL.")
+]
+_Cutoff = Annotated[str, typer.Option("--cutoff", help="Nothing of this day or later is known, YYYY-MM-DD (UTC).")]
+_Currency = Annotated[str, typer.Option("--currency", help="Reporting currency, ISO 4217.")]
+_Master = Annotated[str, typer.Option("--master", help="Spark's master.")]
+_Groups = Annotated[
+    int, typer.Option("--groups", help="Groups of customers; the orders of one must fit into memory.", min=1)
+]
+
+
+def customer_states(
+    orders: _Orders,
+    cutoff: _Cutoff,
+    output: Annotated[str, typer.Option(help="Folder or URL for the states, as Parquet. Must not exist.")],
+    currency: _Currency = "USD",
+    master: _Master = "local[*]",
+    groups: _Groups = 200,
+) -> None:
+    """Fold orders into customers' states by Spark, for `./clv train --from-states` (needs locks/spark.txt and Java)."""
+    from services.trainer.sources.states import COUNTS, STATES
+    from services.trainer.spark import counted_rows, new_session, one_line_problems, read_orders, states_frame
+
+    day, place = parse_day("--cutoff", cutoff), output.rstrip("/")
+    session = new_session(master)
+    try:
+        with one_line_problems():
+            rows = read_orders(session, orders)
+            states_frame(rows, day, currency, groups).write.parquet(f"{place}/{STATES}")
+            counted_rows(rows, day, currency).coalesce(1).write.parquet(f"{place}/{COUNTS}")
+            written = session.read.parquet(f"{place}/{STATES}").count()
+    finally:
+        session.stop()
+    Console().print(f"{written:,} customers' states in {output}", highlight=False, soft_wrap=True)
+
 
 def training_rows(
-    orders: Annotated[str, typer.Option(help="Orders as Spark reads them: Parquet or CSV files, a folder, a URL.")],
-    cutoff: Annotated[str, typer.Option(help="Nothing of this day or later is known, YYYY-MM-DD (UTC).")],
+    orders: _Orders,
+    cutoff: _Cutoff,
     origin: Annotated[list[str], typer.Option(help="Features as of this day, YYYY-MM-DD (UTC). Repeat as needed.")],
     horizon_days: Annotated[int, typer.Option(help="Days from each origin on that the targets are of; 0 for none.")],
     output: Annotated[str, typer.Option(help="Folder or URL for the rows, as Parquet. Must not exist.")],
-    currency: Annotated[str, typer.Option(help="Reporting currency, ISO 4217.")] = "USD",
-    master: Annotated[str, typer.Option(help="Spark's master.")] = "local[*]",
-    groups: Annotated[int, typer.Option(help="Groups of customers; one must fit into memory.", min=1)] = 200,
+    currency: _Currency = "USD",
+    master: _Master = "local[*]",
+    groups: _Groups = 200,
 ) -> None:
     """Write features and targets of every customer as of some days, made by Spark (needs locks/spark.txt and Java)."""
     from domain.features import day_of

@@ -24,7 +24,7 @@ from domain.customer import (
     has_ordered,
     known_before,
 )
-from domain.features import ENGINEERED, FEATURE_NAMES, INPUT_NAMES, FeatureRows, engineer, features
+from domain.features import ENGINEERED, FEATURE_NAMES, INPUT_NAMES, FeatureRows, date_of, engineer, features
 from domain.outcomes import outcomes
 from domain.purchases import purchases
 from domain.rfm_scores import Quintiles, fit_quintiles, score_high_is_good
@@ -179,18 +179,25 @@ class History:
         """A set for each (origin day, horizon in days), in that order; horizon 0 means no targets.
 
         Features are as of the origin day, from the events before it; targets from the events before the window's end.
-        Raises ValueError if a window reaches beyond the history: its end is not known.
+        progress: told of each origin how many of all customers are done. Raises ValueError if a window reaches beyond
+        the history: its end is not known.
         """
         for origin, horizon in windows:
             if origin + horizon > self.before_day:
                 raise ValueError(f"day {origin} + {horizon} days is after day {self.before_day}, the history's end")
-        built: dict[tuple[int, int], list[TrainingSet]] = {window: [] for window in windows}
-        for start, states in self._chunks():
-            ids = self.customer_ids[start : start + len(states)]
-            for part in training_rows(ids, states, list(built), self.minor_per_major):
-                built[part.origin_day, part.horizon_days].append(part)
-            progress("customers as of each origin", start + len(states), len(self.customer_ids))
-        joined = {window: _joined(window, built.pop(window)) for window in list(built)}  # never all of it twice
+        horizons: dict[int, dict[int, list[TrainingSet]]] = {}
+        for origin, horizon in windows:
+            horizons.setdefault(origin, {})[horizon] = []
+        joined: dict[tuple[int, int], TrainingSet] = {}
+        for origin, built in horizons.items():  # each by itself: never all of it twice
+            what = f"customers as of {date_of(origin)}"
+            for start, states in self._chunks():
+                ids = self.customer_ids[start : start + len(states)]
+                for part in training_rows(ids, states, [(origin, each) for each in built], self.minor_per_major):
+                    built[part.horizon_days].append(part)
+                progress(what, start + len(states), len(self.customer_ids))
+            for horizon in list(built):
+                joined[origin, horizon] = _joined((origin, horizon), built.pop(horizon))
         return [joined[window] for window in windows]
 
     def _chunks(self) -> Iterator[tuple[int, list[CustomerState]]]:

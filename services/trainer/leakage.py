@@ -14,6 +14,7 @@ from domain.metrics import spearman
 from services.runtime.shutdown import KnownProblem
 from services.trainer.feature_groups import group_of
 from services.trainer.history import History, TrainingSet
+from services.trainer.progress import Progress, silent
 
 Floats = NDArray[np.float64]
 
@@ -31,14 +32,16 @@ ALARM_ROWS_MAX = 5_000
 """Rows that are looked at: every k-th customer by id."""
 
 
-def training_sets(history: History, windows: Sequence[tuple[int, int]]) -> list[TrainingSet]:
+def training_sets(
+    history: History, windows: Sequence[tuple[int, int]], progress: Progress = silent
+) -> list[TrainingSet]:
     """history.training_sets(windows), checked: the way to a training set. Raises KnownProblem if a feature leaks."""
-    sets = history.training_sets(windows)
-    check_sets(history, sets)
+    sets = history.training_sets(windows, progress)
+    check_sets(history, sets, progress)
     return sets
 
 
-def check_sets(history: History, sets: Sequence[TrainingSet]) -> None:
+def check_sets(history: History, sets: Sequence[TrainingSet], progress: Progress = silent) -> None:
     """Raises KnownProblem, with the feature's name, if a set holds anything that was not known before its origin.
 
     sets: as history.training_sets() made them, without quintile scores. Each is made once more from a history that ends
@@ -47,12 +50,14 @@ def check_sets(history: History, sets: Sequence[TrainingSet]) -> None:
     """
     step = max(1, -(-len(history.customer_ids) // CHECKED_CUSTOMERS_MAX))
     honest: dict[int, TrainingSet] = {}
-    for each in sets:
+    for done, each in enumerate(sets):
+        progress("sets made again from the past alone", done, len(sets))
         if each.origin_day not in honest:
             honest[each.origin_day] = _honest(history, each.origin_day, step)
         _compare(each, honest[each.origin_day], frozenset(history.customer_ids[::step]))
         if each.targets is not None:
             alarm(each)
+    progress("sets made again from the past alone", len(sets), len(sets))
 
 
 def _honest(history: History, origin_day: int, step: int) -> TrainingSet:

@@ -1,5 +1,6 @@
-"""Training sets on Apache Spark, for a history that outgrows one machine: the same rules for rows, the same fold and
-the same features as services.trainer.history, a group of customers at a time. It must never have a rule of its own.
+"""Customers' states and training sets on Apache Spark, for a history that outgrows one machine: the same rules for
+rows, the same fold and the same features as in one process, a group of customers at a time. It must never have a rule
+of its own.
 
 Optional: needs the dependencies of locks/spark.txt and Java. The project must be importable on the executors.
 """
@@ -16,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from domain.customer import DAY_MS
 from domain.features import FEATURE_NAMES, INPUT_NAMES, date_of, day_of
 from schemas.currencies import minor_per_major
+from schemas.customer_rows import encode_state
 from services.runtime.shutdown import KnownProblem
 from services.trainer.history import Targets, TrainingSet, training_rows
 from services.trainer.judged_rows import judge
 from services.trainer.orders_file import COLUMNS, OrdersTable
 from services.trainer.sources.orders import Events
+from services.trainer.sources.states import EARLIER, LATER, STATES_SCHEMA
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -124,6 +128,46 @@ def training_frame(
     # All rows of a customer are in one group; one call of Python for each single customer would take ten times as long.
     group = f.pmod(f.xxhash64("customer_id"), f.lit(groups))
     return _texts(orders).withColumn(_GROUP, group).groupBy(_GROUP).applyInPandas(rows_of_group, TRAINING_SCHEMA)
+
+
+def states_frame(orders: "DataFrame", cutoff: date, currency: str, groups: int = GROUPS) -> "DataFrame":
+    """Each customer's state, of what happened before the cutoff (UTC): columns as in sources.states.STATES_SCHEMA.
+
+    orders: as training_frame() takes them. Raises KnownProblem if a column or the currency is missing.
+    """
+    from pyspark.sql import functions as f
+
+    before_day = day_of(cutoff)
+    judge(_table(pd.DataFrame({"order_id": []})), currency)  # for its complaint, here rather than on an executor
+
+    def states_of_group(group: pd.DataFrame) -> pd.DataFrame:
+        events = Events()
+        events.add(judge(_table(group), currency), before_day)
+        found = [(customer, encode_state(state)) for customer, state in events.customers()]
+        return pd.DataFrame(found, columns=["customer_id", "state"], dtype=object)
+
+    group = f.pmod(f.xxhash64("customer_id"), f.lit(groups))
+    return _texts(orders).withColumn(_GROUP, group).groupBy(_GROUP).applyInPandas(states_of_group, STATES_SCHEMA)
+
+
+def counted_rows(orders: "DataFrame", cutoff: date, currency: str) -> "DataFrame":
+    """How many rows of the orders are what: columns as in sources.states.COUNTS_SCHEMA."""
+    from pyspark.sql import functions as f
+
+    before_ms = day_of(cutoff) * DAY_MS
+
+    def counts(parts: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for part in parts:
+            judged = judge(_table(part), currency)
+            early = int((judged.valid & (judged.at_ms < before_ms)).sum())
+            found = {EARLIER: early, LATER: int(judged.valid.sum()) - early}
+            found |= {reason.value: count for reason, count in judged.rejected(before_ms).items()}
+            yield pd.DataFrame({"what": pd.Series(list(found), dtype=object), "rows": list(found.values())})
+
+    found = _texts(orders).mapInPandas(counts, "what string, rows long").groupBy("what")
+    return found.agg(f.sum("rows").alias("rows")).select(
+        f.lit(cutoff).alias("cutoff"), f.lit(currency).alias("currency"), "what", "rows"
+    )
 
 
 def refused_rows(orders: "DataFrame", currency: str) -> "DataFrame":

@@ -141,7 +141,7 @@ def _backtests(
         for back in range(1, BACKTESTS_MAX + 1)
         if (origin := cutoff_day - back * days) - history.first_day >= BACKTEST_HISTORY_HORIZONS * days
     ]
-    sets = training_sets(history, [(origin, days) for origin in origins])
+    sets = training_sets(history, [(origin, days) for origin in origins], progress)
     found = []
     for place, (origin, held_out) in enumerate(zip(origins, sets, strict=True), 1):
         progress(f"training again as of {date_of(origin)}, to see how good it is on what it has not seen", place)

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from cli.__main__ import app
 from domain.features import date_of, day_of
+from services.runtime.bundle import current_bundle
 from services.runtime.shutdown import KnownProblem
-from services.trainer.sources.orders import from_table
+from services.trainer.sources.orders import from_file, from_table
+from services.trainer.sources.states import from_states
 from services.trainer.spark import (
     new_session,
     one_line_problems,
@@ -140,3 +144,35 @@ def test_the_command_writes_the_rows_and_says_what_was_refused(tmp_path: Path) -
         own = written[written["origin"] == date_of(each.origin_day)].sort_values("customer_id")
         assert tuple(own["customer_id"]) == each.customer_ids
         np.testing.assert_array_equal(own["target_value"], each.known_targets.value)
+
+
+def test_the_spark_path_ends_in_the_model_that_a_file_gives(tmp_path: Path) -> None:
+    """Down to the version, which is made from graph, card and counts of refused rows."""
+    path, states = tmp_path / "orders.csv", tmp_path / "states"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["type", "order_id", "customer_id", "occurred_at", "amount"])
+        writer.writeheader()
+        writer.writerows(rows())
+    folded = [
+        "customer-states", "--orders", path, "--cutoff", CUTOFF, "--output", states, "--master", "local[2]",
+        "--groups", 4,
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", *map(str, folded)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    wanted = from_file(path, None, CUTOFF, "USD")
+    assert f"{len(wanted.history.customer_ids):,} customers' states in" in done.stdout
+    found = from_states(states, CUTOFF, "USD")
+    assert found.history.fingerprint == wanted.history.fingerprint
+    for name in ("currency", "rejected", "later", "repeated"):
+        assert getattr(found, name) == getattr(wanted, name), name
+    assert min(wanted.rejected.total(), wanted.later, wanted.repeated) > 5
+    versions = set()
+    for source in (["--from-states", states], ["--orders", path]):
+        models = tmp_path / source[0].strip("-")
+        command = ["train", *source, "--cutoff", CUTOFF, "--horizon-days", 90, "--output", models]
+        trained = CliRunner().invoke(app, list(map(str, command)))
+        assert trained.exception is None, trained.output
+        versions.add(current_bundle(models).name)
+    assert len(versions) == 1

@@ -1,5 +1,5 @@
-"""Where a model learns from: an orders file, the stream, MongoDB. All give the same TrainingData for the same events;
-none may let anything in that the day before which it ends does not know.
+"""Where a model learns from: an orders file, the stream, MongoDB, what Spark folded. All give the same TrainingData for
+the same events; none may let anything in that the day before which it ends does not know.
 """
 
 from collections import Counter

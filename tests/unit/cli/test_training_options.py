@@ -18,6 +18,8 @@ COMMON = ["train", "--cutoff", "2024-01-01", "--horizon-days", "30", "--output"]
         ([], "name one source"),
         (["--from-topic", "--from-mongo"], "name one source"),
         (["--orders", "x.csv", "--from-topic"], "name one source"),
+        (["--from-states", "x", "--from-mongo"], "name one source"),
+        (["--from-states", "nowhere"], "nowhere is no finished folder"),
         (["--from-mongo", "--map", "amount=total"], "goes with --orders alone"),
         (["--orders", "nowhere.csv"], "nowhere.csv cannot be read"),
     ],
@@ -30,7 +32,7 @@ def test_what_contradicts_itself_is_one_line(tmp_path: Path, more: list[str], sa
     assert not (tmp_path / "models").exists()
 
 
-def test_the_help_names_the_three_sources() -> None:
+def test_the_help_names_the_sources() -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["train", "--help"]).output)
-    for option in ("--orders", "--from-topic", "--from-mongo"):
+    for option in ("--orders", "--from-topic", "--from-mongo", "--from-states"):
         assert option in text

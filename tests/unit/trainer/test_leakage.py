@@ -34,6 +34,21 @@ def test_clean_features_pass_as_of_every_origin(history):
         assert found.customer_ids == plain.customer_ids
 
 
+def test_of_each_origin_it_is_told_how_many_customers_are_done(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(history_module, "CHUNK_CUSTOMERS", 2)
+    told: dict[str, list[tuple[int, int | None]]] = {}
+    data = from_table(table(shop(5, 40)), FIRST_DAY + timedelta(days=30), "USD")
+    customers = len(data.history.customer_ids)
+    train(data, 7, tmp_path, lambda what, done=0, total=None: told.setdefault(what, []).append((done, total)))
+    days = [day for day in range(31) if f"customers as of {FIRST_DAY + timedelta(days=day)}" in told]
+    assert len(days) >= 2
+    for day in days:
+        counts = told[f"customers as of {FIRST_DAY + timedelta(days=day)}"]
+        assert counts[0] == (2, customers)
+        assert counts[-1] == (customers, customers)
+    assert {done == total for done, total in told["sets made again from the past alone"][-1:]} == {True}
+
+
 def peek(monkeypatch: pytest.MonkeyPatch, feature: str, days: int) -> None:
     """Plant a feature that counts the orders of some days after the origin, where the rows of training are made."""
     honest, column = history_module.training_rows, FEATURE_NAMES.index(feature)
