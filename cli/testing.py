@@ -42,8 +42,8 @@ CHECKS = (
 # Takes most of a minute in a fresh folder, on one core: everything else runs meanwhile.
 TYPES = Check("types", ("mypy", "--no-error-summary"))
 # Much of the time goes into waiting for servers and for session timeouts, so two files run at a time, each with servers
-# of its own. They begin with those that take longest (tests/conftest.py), not with those of most tests as is the default:
-# otherwise one worker would be left alone with the chaos tests at the end.
+# of its own. They begin with those that take longest (tests/conftest.py), not with those of most tests, as is the
+# default: one worker would be left alone with the chaos tests at the end.
 PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 SPARING = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "KAFKA_OPTS": "-XX:TieredStopAtLevel=1"}
 FAST = (

@@ -1,9 +1,12 @@
 """Real servers for tests: one Kafka and one MongoDB a session, clean topics a test, services as real processes."""
 
 import asyncio
+import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
+from deploy.local import binaries
 from deploy.local.folders import free_ports
 from deploy.local.kafka import LocalKafka
 from deploy.local.mongo import LocalMongo
@@ -29,12 +33,100 @@ if os.environ.get("CI") == "true":
     settings.load_profile("ci")
 
 
+SECONDS = {
+    "tests/chaos/test_chaos.py": 240,
+    "tests/e2e/test_whole_path.py": 200,
+    "tests/integration/test_model_life.py": 120,
+    "tests/integration/test_customer_states.py": 100,
+    "tests/integration/test_recovery.py": 100,
+    "tests/unit/trainer/test_training.py": 90,
+    "tests/integration/test_model_quality.py": 90,
+    "tests/e2e/test_dashboard.py": 90,
+    "tests/integration/test_poison.py": 80,
+    "tests/integration/test_ingest.py": 80,
+    "tests/integration/test_local_stack.py": 80,
+    "tests/e2e/test_erasure.py": 70,
+    "tests/e2e/test_pressure_mongo.py": 70,
+    "tests/integration/test_profile_model.py": 70,
+    "tests/integration/test_train_score.py": 60,
+    "tests/integration/test_scorer.py": 60,
+    "tests/integration/test_sink.py": 60,
+    "tests/integration/test_training_sources.py": 60,
+    "tests/integration/test_spark.py": 60,
+    "tests/integration/test_silence.py": 60,
+    "tests/integration/test_erasure_services.py": 50,
+    "tests/integration/test_features.py": 40,
+    "tests/integration/test_fencing.py": 40,
+    "tests/integration/test_pressure_kafka.py": 40,
+    "tests/integration/test_models_command.py": 30,
+    "tests/integration/test_merge_and_erase.py": 30,
+    "tests/integration/test_outcomes.py": 30,
+    "tests/unit/domain/test_btyd_fitting.py": 30,
+    "tests/unit/trainer_generation/test_parameter_recovery.py": 30,
+}
+"""About how long the longest files take, on one core that nothing else uses. Wrong figures cost time, nothing else."""
+OTHERS_SECONDS = {"tests/chaos": 100, "tests/e2e": 60, "tests/integration": 15}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several workers begin with the longest files, so that none is left alone with one of them at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: -_seconds(item.path.relative_to(ROOT)))
+
+
+def _seconds(path: Path) -> float:
+    kind = "/".join(path.parts[:2])
+    return SECONDS.get(path.as_posix(), OTHERS_SECONDS.get(kind, 1))
+
+
 def pytest_collection_finish() -> None:
     """Let Hypothesis work out before any test which characters there are; it keeps that on disk.
 
     In a fresh folder that takes seconds, which its health check would take for a slow strategy of the first test.
     """
     st.text().validate()
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that all workers of a run share, made by the first that asks. Nobody may write to it afterwards."""
+    root = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    folder, unfinished = root / name, root / f"{name}.unfinished"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cdnow_slice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The purchases of every 16th of CDNOW's customers, in CDNOW's own form."""
+
+    def make(folder: Path) -> None:
+        lines = [line for line in binaries.cdnow_purchases().read_text().splitlines() if line.split()[:1]]
+        kept = [line for line in lines if (first := line.split()[0]).isdigit() and int(first) % 16 == 0]
+        (folder / "slice.txt").write_text("\n".join(kept) + "\n")
+
+    return made_once(tmp_path_factory, "cdnow-slice", make) / "slice.txt"
+
+
+@pytest.fixture(scope="session")
+def cdnow_models(cdnow_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with a real model of the slice: horizon 120 days, in USD."""
+
+    def make(folder: Path) -> None:
+        # Most tests need none of what these load.
+        from services.trainer.orders_file import read_cdnow
+        from services.trainer.sources.orders import from_table
+        from services.trainer.train import train
+
+        train(from_table(read_cdnow(cdnow_slice), date(1998, 1, 1), "USD"), 120, folder)
+
+    return made_once(tmp_path_factory, "cdnow-models", make)
 
 
 @pytest.fixture(scope="session")

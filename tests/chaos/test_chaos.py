@@ -1,7 +1,6 @@
 """The fault harness against the real product, and against a product with a guard taken out: it must be able to fail."""
 
 import sys
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,26 +10,10 @@ from cli.chaos.findings import Wrong
 from cli.chaos.load import Shape
 from cli.chaos.report import as_json
 from cli.chaos.run import Options, Outcome, run
-from deploy.local import binaries
-from services.trainer.orders_file import read_cdnow
-from services.trainer.sources.orders import from_table
-from services.trainer.train import train
 
 pytestmark = pytest.mark.e2e
 
 SMALL = Shape(customers=300, wholesale=2, wholesale_orders=1150)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of every 16th customer of CDNOW."""
-    lines = binaries.cdnow_purchases().read_text().splitlines()
-    kept = [line for line in lines if line.split()[:1] and line.split()[0].isdigit() and int(line.split()[0]) % 16 == 0]
-    folder = tmp_path_factory.mktemp("models")
-    path = folder / "slice.txt"
-    path.write_text("\n".join(kept) + "\n")
-    train(from_table(read_cdnow(path), date(1998, 1, 1), "USD"), 120, folder / "models")
-    return folder / "models"
 
 
 def harness(models: Path, folder: Path, options: Options) -> Outcome:
@@ -41,7 +24,7 @@ def harness(models: Path, folder: Path, options: Options) -> Outcome:
     return outcome
 
 
-def test_nothing_is_lost_or_counted_twice_under_eight_faults(models: Path, tmp_path: Path):
+def test_nothing_is_lost_or_counted_twice_under_eight_faults(cdnow_models: Path, tmp_path: Path):
     kinds = (
         Kind.KILL_TWO, Kind.KILL_MID_CHUNK, Kind.PAUSE_MID_CHUNK, Kind.BROKER_RESTART, Kind.MONGO_RESTART,
         Kind.MONGO_STEP_DOWN, Kind.REBALANCE_MID_CHUNK, Kind.STATE_DELETED,
@@ -60,7 +43,7 @@ def test_nothing_is_lost_or_counted_twice_under_eight_faults(models: Path, tmp_p
     ]
     for seed in (1, 2):  # on a slow machine the faults may all fall between commits: such a run proves little, so again
         options = Options(seconds=27, seed=seed, shape=SMALL, burst_events=4000, faults=faults)
-        outcome = harness(models, tmp_path / str(seed), options)
+        outcome = harness(cdnow_models, tmp_path / str(seed), options)
         assert outcome.findings.clean, outcome.findings.examples
         assert len(outcome.survived) == len(kinds)
         if outcome.hazards["replayed_records"]:
@@ -71,10 +54,10 @@ def test_nothing_is_lost_or_counted_twice_under_eight_faults(models: Path, tmp_p
     assert min(compared["states"], compared["predictions"], compared["customer_documents"]) > 250
 
 
-def test_workers_killed_before_their_first_commit_count_nothing_twice(models: Path, tmp_path: Path):
+def test_workers_killed_before_their_first_commit_count_nothing_twice(cdnow_models: Path, tmp_path: Path):
     faults = [Fault(number, 3.0, Kind.KILL_FEATURES, (worker,)) for number, worker in enumerate(WORKERS)]
     settings = {"CLV_FEATURES_COMMIT_SECONDS": "15"}
-    outcome = harness(models, tmp_path, Options(seconds=6, seed=1, shape=SMALL, faults=faults, settings=settings))
+    outcome = harness(cdnow_models, tmp_path, Options(seconds=6, seed=1, shape=SMALL, faults=faults, settings=settings))
     assert outcome.findings.clean, outcome.findings.examples
     assert outcome.hazards["replayed_records"] > 0
 
@@ -95,15 +78,15 @@ def sabotaged(sabotage: str, settings: dict[str, str], kills: list[tuple[float, 
     )
 
 
-def test_a_worker_without_its_replay_guard_is_found_to_count_twice(models: Path, tmp_path: Path):
+def test_a_worker_without_its_replay_guard_is_found_to_count_twice(cdnow_models: Path, tmp_path: Path):
     options = sabotaged("--replay-guard-off", {"CLV_FEATURES_COMMIT_SECONDS": "5"}, [(1.0, 0.2), (1.0, 0.3)])
-    findings = harness(models, tmp_path, options).findings
+    findings = harness(cdnow_models, tmp_path, options).findings
     assert findings.counts[Wrong.DOUBLE_COUNTED] > 0
     assert findings.counts[Wrong.LOST] == 0
 
 
-def test_a_worker_that_commits_early_is_found_to_lose_events(models: Path, tmp_path: Path):
+def test_a_worker_that_commits_early_is_found_to_lose_events(cdnow_models: Path, tmp_path: Path):
     early = {"CLV_FEATURES_COMMIT_SECONDS": "0.02", "CLV_FEATURES_CHUNK_RECORDS": "10000"}
     kills = [(1.0, 1.0), (1.0, 1.3), (9.0, 1.0), (9.0, 1.3)]  # a chunk takes two seconds there
-    findings = harness(models, tmp_path, sabotaged("--offsets-early", early, kills)).findings
+    findings = harness(cdnow_models, tmp_path, sabotaged("--offsets-early", early, kills)).findings
     assert findings.counts[Wrong.LOST] > 0

@@ -25,9 +25,6 @@ from cli.recompute import compare
 from deploy.local import binaries
 from services.inference.model import load_model
 from services.runtime.bundle import current_bundle
-from services.trainer.orders_file import read_cdnow
-from services.trainer.sources.orders import from_table
-from services.trainer.train import train
 from tests.conftest import ROOT
 from tests.support import http, metric, newest_by_customer, produce, read_all, wait_for
 
@@ -35,25 +32,13 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def cdnow_slice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The purchases of CDNOW's first customers, every 16th, in CDNOW's own form."""
-    lines = binaries.cdnow_purchases().read_text().splitlines()
-    kept = [line for line in lines if line.split()[:1] and line.split()[0].isdigit() and int(line.split()[0]) % 16 == 0]
-    path = tmp_path_factory.mktemp("cdnow") / "slice.txt"
-    path.write_text("\n".join(kept) + "\n")
-    return path
-
-
-@pytest.fixture(scope="module")
 def data(cdnow_slice: Path) -> DemoData:
     return load_demo_data(cdnow_slice, {}, "USD", lambda _: None)
 
 
-@pytest.fixture(scope="module")
-def models(cdnow_slice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    train(from_table(read_cdnow(cdnow_slice), date(1998, 1, 1), "USD"), 120, folder)
-    return folder
+@pytest.fixture
+def models(cdnow_models: Path) -> Path:
+    return cdnow_models
 
 
 @pytest.fixture
