@@ -218,6 +218,10 @@ ERASURES_DAYS: Final = LETTERS_DAYS + -(-int(topic("orders").config["retention.m
 
 SEGMENTS_BY_VALUE: Final = "segments_by_value"
 """Index of CUSTOMERS that sums by segment are read from alone."""
+SEGMENTS_BY_ACTIVITY: Final = "segments_by_activity"
+SEGMENTS_BY_HISTORY: Final = "segments_by_history"
+SEGMENTS_BY_UPDATE: Final = "segments_by_update"
+"""Indexes of CUSTOMERS that lists are read from."""
 SEGMENTS_BY_DAY: Final = "segments_by_day"
 """Index of PREDICTION_HISTORY that moves between segments are read from alone."""
 _SEGMENT = ("prediction.segment", 1)
@@ -235,9 +239,9 @@ INDEXES: Final = (
             ("prediction.historical_value", 1),
         ),
     ),
-    IndexSpec(CUSTOMERS, "segments_by_activity", (_SEGMENT, ("prediction.p_active", 1), ("_id", 1))),
-    IndexSpec(CUSTOMERS, "segments_by_history", (_SEGMENT, ("prediction.historical_value", 1), ("_id", 1))),
-    IndexSpec(CUSTOMERS, "segments_by_update", (_SEGMENT, ("updated_at", 1), ("_id", 1))),
+    IndexSpec(CUSTOMERS, SEGMENTS_BY_ACTIVITY, (_SEGMENT, ("prediction.p_active", 1), ("_id", 1))),
+    IndexSpec(CUSTOMERS, SEGMENTS_BY_HISTORY, (_SEGMENT, ("prediction.historical_value", 1), ("_id", 1))),
+    IndexSpec(CUSTOMERS, SEGMENTS_BY_UPDATE, (_SEGMENT, ("updated_at", 1), ("_id", 1))),
     IndexSpec(
         PREDICTION_HISTORY,
         SEGMENTS_BY_DAY,

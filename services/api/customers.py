@@ -27,7 +27,7 @@ from schemas.mongo import CUSTOMER_STATES, CUSTOMERS, PREDICTION_HISTORY, STATES
 from services.api import csv_export
 from services.api.answers import CustomerPath, json_answer
 from services.api.listing import Question
-from services.api.paging import BadCursor, Position, SortBy, decode_cursor, encode_cursor, filters_after, position_in
+from services.api.paging import BadCursor, Position, SortBy, decode_cursor, encode_cursor, parts_after, position_in
 from services.api.short_cache import ShortCache
 from services.api.store import Document, Store
 from services.api.views import ROW_PROJECTION, customer_of, orders_of, prediction_of, row_of
@@ -108,7 +108,16 @@ def customer_router(store: Store, currency: str, count_seconds: float) -> APIRou
             return await _csv(store, question)
         position = _position(question.key, cursor, question.by)
         documents, total = await asyncio.gather(
-            _page(store, CUSTOMERS, question.wanted, question.by, position, limit + 1, ROW_PROJECTION),
+            _page(
+                store,
+                CUSTOMERS,
+                question.wanted,
+                question.by,
+                position,
+                limit + 1,
+                fields=ROW_PROJECTION,
+                index=question.best_index,
+            ),
             counts.get(question.wanted_key, lambda: store.count(CUSTOMERS, question.wanted)),
         )
         return json_answer(
@@ -129,7 +138,7 @@ def customer_router(store: Store, currency: str, count_seconds: float) -> APIRou
         question = f"history|{customer_id}"
         position = _position(question, cursor, _HISTORY)
         wanted = {"customer_id": customer_id}
-        documents = await _page(store, PREDICTION_HISTORY, wanted, _HISTORY, position, limit + 1, None)
+        documents = await _page(store, PREDICTION_HISTORY, wanted, _HISTORY, position, limit + 1)
         if not documents and position is None:
             await customer_document(store, customer_id)
         return json_answer(
@@ -191,19 +200,24 @@ async def _page(
     by: SortBy,
     position: Position | None,
     limit: int,
-    fields: Any,
+    *,
+    fields: Any = None,
+    index: str | None = None,
 ) -> list[Document]:
     found: list[Document] = []
-    for after in filters_after(by, position):
+    for after, order in parts_after(by, position):
         both = {"$and": [wanted, after]} if wanted and after else wanted or after
-        found += await store.some(collection, both, order=by.order, limit=limit - len(found), fields=fields)
+        room = limit - len(found)
+        found += await store.some(collection, both, order=order, limit=room, fields=fields, index=index)
         if len(found) >= limit:
             break
     return found
 
 
 async def _csv(store: Store, question: Question) -> Response:
-    batches = store.every(CUSTOMERS, question.wanted, order=question.by.order, fields=ROW_PROJECTION)
+    batches = store.every(
+        CUSTOMERS, question.wanted, order=question.by.order, fields=ROW_PROJECTION, index=question.best_index
+    )
     # Before the answer begins, so that a server that is away is still a 503.
     first: list[Document] = await anext(batches, [])
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from domain.segments import ASCENDING
 from schemas.http_api.customers import Sort
+from schemas.mongo import SEGMENTS_BY_ACTIVITY, SEGMENTS_BY_HISTORY, SEGMENTS_BY_UPDATE, SEGMENTS_BY_VALUE
 from services.api.paging import SortBy, begins_with
 
 _FIELDS = {
@@ -16,6 +17,12 @@ _FIELDS = {
     "historical_value": "prediction.historical_value",
     "updated_at": "updated_at",
     "customer_id": "_id",
+}
+_INDEXES = {
+    "expected_value": SEGMENTS_BY_VALUE,
+    "p_active": SEGMENTS_BY_ACTIVITY,
+    "historical_value": SEGMENTS_BY_HISTORY,
+    "updated_at": SEGMENTS_BY_UPDATE,
 }
 SEGMENT = "prediction.segment"
 _ANY_SEGMENT = {"$in": [segment.value for segment in ASCENDING]}
@@ -60,6 +67,20 @@ class Question(NamedTuple):
         if self.prefix:
             found["_id"] = begins_with(self.prefix)
         return found
+
+    @property
+    def best_index(self) -> str | None:
+        """The index to read, where there is no better choice; None leaves it to MongoDB.
+
+        MongoDB itself would now and then rather sort what it takes for little.
+        """
+        name = self.sort.removeprefix("-")
+        if name == "customer_id":
+            return "_id_"
+        bounded = self.min_value is not None or self.max_value is not None
+        if self.prefix or (bounded and name != "expected_value"):
+            return None
+        return _INDEXES.get(name)
 
     @property
     def wanted_key(self) -> tuple[object, ...]:

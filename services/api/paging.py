@@ -88,7 +88,7 @@ def _value(value: float | None, *, is_time: bool) -> float | datetime | None:
     if value is None:
         return None
     if not is_time:
-        if not math.isfinite(value) or abs(value) > 2**63:
+        if not math.isfinite(value) or (isinstance(value, int) and abs(value) >= 2**63):  # BSON has 64 bits
             raise BadCursor("it is none that this API gave")
         return value
     if not isinstance(value, int) or not 0 <= value <= _MS_MAX:
@@ -106,22 +106,31 @@ def position_in(document: Mapping[str, Any], by: SortBy) -> Position:
     return Position(value, str(document["_id"]))
 
 
-def filters_after(by: SortBy, position: Position | None) -> list[dict[str, Any]]:
-    """What comes after the position, as filters to ask one after the other, each in the order `by`.
+class Part(NamedTuple):
+    """Some of what comes after a position."""
+
+    wanted: dict[str, Any]
+    order: list[tuple[str, int]]
+
+
+def parts_after(by: SortBy, position: Position | None) -> list[Part]:
+    """What comes after the position, in parts to ask for one after the other.
 
     Several, since MongoDB finds in an index what has one value, or what is beyond one, but not both at once; and since
-    null is beyond no number: it comes before all of them.
+    null is beyond no number: it comes before all of them. Where all have one value the order is that of `_id`, or
+    MongoDB would sort.
     """
     if position is None:
-        return [{}]
+        return [Part({}, by.order)]
     beyond = "$lt" if by.descending else "$gt"
     if by.field == "_id":
-        return [{"_id": {beyond: position.id}}]
-    ties = {by.field: position.value, "_id": {beyond: position.id}}
+        return [Part({"_id": {beyond: position.id}}, by.order)]
+    by_id = [("_id", -1 if by.descending else 1)]
+    ties = Part({by.field: position.value, "_id": {beyond: position.id}}, by_id)
     if position.value is None:
-        return [ties] if by.descending else [ties, {by.field: {"$ne": None}}]
-    greater: dict[str, Any] = {by.field: {beyond: position.value}}
-    return [ties, greater, {by.field: None}] if by.descending else [ties, greater]
+        return [ties] if by.descending else [ties, Part({by.field: {"$ne": None}}, by.order)]
+    greater = Part({by.field: {beyond: position.value}}, by.order)
+    return [ties, greater, Part({by.field: None}, by_id)] if by.descending else [ties, greater]
 
 
 def begins_with(prefix: str) -> dict[str, str]:

@@ -104,7 +104,12 @@ async def read_segments(store: Store, currency: str) -> Segments:
         return segments_of([], [0.0, 1.0], _Newest(None, currency, None, None), first_date)
     wanted = Question("-expected_value")
     greatest = await store.some(
-        CUSTOMERS, wanted.wanted, order=wanted.by.order, limit=1, fields={"prediction.expected_value": 1}
+        CUSTOMERS,
+        wanted.wanted,
+        order=wanted.by.order,
+        limit=1,
+        fields={"prediction.expected_value": 1},
+        index=wanted.best_index,
     )
     edges = bin_edges(greatest[0]["prediction"]["expected_value"] if greatest else 0.0)
     groups = await store.aggregate(CUSTOMERS, summary_pipeline(edges), hint=SEGMENTS_BY_VALUE)
@@ -114,7 +119,9 @@ async def read_segments(store: Store, currency: str) -> Segments:
 async def _newest(store: Store) -> _Newest | None:
     question = Question("-updated_at")
     fields = {"as_of": 1, "prediction": 1}
-    found = await store.some(CUSTOMERS, question.wanted, order=question.by.order, limit=1, fields=fields)
+    found = await store.some(
+        CUSTOMERS, question.wanted, order=question.by.order, limit=1, fields=fields, index=question.best_index
+    )
     if not found:
         return None
     said = found[0]["prediction"]

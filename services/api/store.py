@@ -93,10 +93,11 @@ class Store:
         order: Order,
         limit: int,
         fields: Any = None,
+        index: str | None = None,
     ) -> list[Document]:
-        """The first `limit` documents in the order."""
+        """The first `limit` documents in the order. index: the one to read; MongoDB's choice without."""
         async with self._in_time():
-            cursor = self.database[collection].find(wanted, fields, max_time_ms=round(self._seconds * 1000))
+            cursor = self.database[collection].find(wanted, fields, max_time_ms=round(self._seconds * 1000), hint=index)
             found: list[Document] = await cursor.sort(list(order)).limit(limit).to_list(limit)
         return found
 
@@ -117,11 +118,18 @@ class Store:
         return found
 
     async def every(
-        self, collection: str, wanted: Mapping[str, Any], *, order: Order, fields: Any, at_once: int = 1000
+        self,
+        collection: str,
+        wanted: Mapping[str, Any],
+        *,
+        order: Order,
+        fields: Any,
+        index: str | None,
+        at_once: int = 1000,
     ) -> AsyncIterator[list[Document]]:
         """All documents in the order, `at_once` by `at_once`: for exports, which may take longer."""
         cursor = self.database[collection].find(
-            wanted, fields, max_time_ms=round(self._export_seconds * 1000), batch_size=at_once
+            wanted, fields, max_time_ms=round(self._export_seconds * 1000), batch_size=at_once, hint=index
         )
         cursor = cursor.sort(list(order))
         try:

@@ -19,7 +19,7 @@ from schemas.customer_rows import Links, Part, Row
 from schemas.http_api.customers import CustomerRow, Sort
 from schemas.mongo import CUSTOMERS
 from services.api.listing import Question
-from services.api.paging import filters_after, position_in
+from services.api.paging import parts_after, position_in
 from tests.integration.api_support import NOW, Seeder, ask, customer_path, ok, order_days, predicted, running_api
 
 pytestmark = pytest.mark.integration
@@ -199,9 +199,9 @@ def test_every_order_is_read_from_an_index_without_sorting(
     with MongoClient[dict[str, Any]](mongo.uri) as client:
         customers = client[seeder.database][CUSTOMERS]
         first = customers.find(question.wanted).sort(question.by.order).limit(10).to_list()
-        for after in filters_after(question.by, position_in(first[-1], question.by)):
+        for after, order in parts_after(question.by, position_in(first[-1], question.by)):
             both = {"$and": [question.wanted, after]} if question.wanted and after else question.wanted or after
-            explained = customers.find(both).sort(question.by.order).limit(10).explain()
+            explained = customers.find(both, hint=question.best_index).sort(order).limit(10).explain()
             assert "'SORT'" not in str(explained["queryPlanner"]["winningPlan"]), explained
             assert "COLLSCAN" not in str(explained["queryPlanner"]["winningPlan"])
             if sort != "customer_id":  # there, one segment is a filter on the way

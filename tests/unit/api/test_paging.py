@@ -14,7 +14,7 @@ from services.api.paging import (
     begins_with,
     decode_cursor,
     encode_cursor,
-    filters_after,
+    parts_after,
     position_in,
 )
 
@@ -61,8 +61,13 @@ def test_pages_together_are_all_documents_once_and_in_order(
     seen: list[dict[str, Any]] = []
     while True:
         page: list[dict[str, Any]] = []
-        for wanted in filters_after(by, position):
-            page += sorted((each for each in stored if matches(each, wanted)), key=rank, reverse=descending)
+        for wanted, order in parts_after(by, position):
+            part = [each for each in stored if matches(each, wanted)]
+            if order == by.order:
+                page += sorted(part, key=rank, reverse=descending)
+            else:  # by `_id` alone
+                assert order == by.order[-1:]
+                page += sorted(part, key=lambda each: each["_id"].encode(), reverse=descending)
         seen += page[:size]
         if len(page) <= size:
             break
