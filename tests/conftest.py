@@ -35,8 +35,9 @@ if os.environ.get("CI") == "true":
 
 SECONDS = {
     "tests/chaos/test_chaos.py": 240,
-    "tests/e2e/test_whole_path.py": 200,
+    "tests/e2e/test_demo_and_up.py": 130,
     "tests/integration/test_model_life.py": 120,
+    "tests/e2e/test_whole_path.py": 100,
     "tests/integration/test_customer_states.py": 100,
     "tests/integration/test_recovery.py": 100,
     "tests/unit/trainer/test_training.py": 90,

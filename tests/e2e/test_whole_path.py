@@ -2,18 +2,13 @@
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from confluent_kafka import Consumer
 from pymongo import MongoClient
@@ -22,10 +17,8 @@ from cli.demo_data import DemoData, load_demo_data
 from cli.lag import LagReader
 from cli.platform import Platform
 from cli.recompute import compare
-from deploy.local import binaries
 from services.inference.model import load_model
 from services.runtime.bundle import current_bundle
-from tests.conftest import ROOT
 from tests.support import http, metric, newest_by_customer, produce, read_all, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -36,19 +29,28 @@ def data(cdnow_slice: Path) -> DemoData:
     return load_demo_data(cdnow_slice, {}, "USD", lambda _: None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def models(cdnow_models: Path) -> Path:
     return cdnow_models
 
 
+SETTINGS = {
+    "CLV_FEATURES_CLOCK": "event",
+    "CLV_FEATURES_REFRESH_SECONDS": "0",
+    "CLV_SCORER_THRESHOLDS_SECONDS": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def platform(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One for all tests that break nothing. Whoever counts everything there is comes first."""
+    with Platform(models, tmp_path_factory.mktemp("platform"), settings=SETTINGS) as running:
+        yield running
+
+
 @pytest.fixture
-def platform(models: Path, tmp_path: Path) -> Iterator[Platform]:
-    settings = {
-        "CLV_FEATURES_CLOCK": "event",
-        "CLV_FEATURES_REFRESH_SECONDS": "0",
-        "CLV_SCORER_THRESHOLDS_SECONDS": "1",
-    }
-    with Platform(models, tmp_path, settings=settings) as running:
+def own_platform(models: Path, tmp_path: Path) -> Iterator[Platform]:
+    with Platform(models, tmp_path, settings=SETTINGS) as running:
         yield running
 
 
@@ -145,147 +147,34 @@ def test_a_stranger_publishes_an_order_and_reads_its_prediction(platform):
     wait_for(lambda: {"kafka-customer", "http-customer"} <= stored(platform).keys(), "both customers in MongoDB", 30)
 
 
-def test_kill_9_of_every_service_in_turn_changes_no_number(platform, data, models):
-    bootstrap = platform.addresses.kafka_bootstrap_servers
-    good = [(None, json.dumps(event).encode()) for event in data.events]
-    publishing = threading.Thread(target=produce, args=(bootstrap, "clv.customer-events.v1", good))
-    publishing.start()
-    for name in ("features", "ingest", "scorer", "sink"):
-        process = platform.processes[name]
-        process.kill()
-        process.start()
-    publishing.join()
-    model = load_model(current_bundle(models), "USD")
-
-    def complete() -> bool:
-        documents = stored(platform)
-        wanted = data.domain_events
-        return len(documents) == len(wanted) and not compare(wanted, documents.values(), model).mismatches
-
-    wait_for(
-        complete, "MongoDB to hold what the file says", 120, lambda: str([p.alive for p in platform.processes.values()])
-    )
-
-
-def clv(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False, **kwargs)
-
-
-def processes_with(variable: str, value: str) -> list[str]:
-    """Processes that this variable was handed down to."""
-    found = []
-    for process in psutil.process_iter(["name", "environ"]):
-        if (process.info["environ"] or {}).get(variable) == value:
-            found.append(process.info["name"])
-    return found
-
-
-def test_the_demo_takes_the_users_own_file_and_leaves_nothing_behind(tmp_path):
-    rows = ["kind,order_id,client,when,total,currency"]
-    for n in range(1200):
-        day = date(2024, 1, 1) + timedelta(days=(n * 37) % 500)
-        rows.append(f"order,o{n},c{n * 7 % 211},{day.isoformat()},{5 + n % 90}.50,USD")
-    rows += [
-        "refund,o3,c21,2024-06-01,4.50,USD",
-        "refund,,c21,2025-05-01 10:00,1.00,USD",
-        "refund,,c21,2025-05-01 10:00,1.00,USD",
-    ]
-    rows += ["order,bad1,c1,2024-02-01,-5,USD", "order,bad2,c1,not a date,5,USD", "order,bad3,,2024-02-01,5,USD"]
-    rows += ["order,bad4,c1,2024-02-01,5,XXX", "gift,bad5,c1,2024-02-01,5,USD", "order,,c1,2024-02-01,5,USD"]
-    (tmp_path / "orders.csv").write_text("\n".join(rows) + "\n")
-    mark = str(tmp_path)
-    mapping = ["type=kind", "customer_id=client", "occurred_at=when", "amount=total"]
-    arguments = [argument for pair in mapping for argument in ("--map", pair)]
-    done = clv(
-        "demo", "--orders", str(tmp_path / "orders.csv"), *arguments, "--exit", "--json", str(tmp_path / "s.json"),
-        env={**os.environ, "DEMO_OF_TEST": mark},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = json.loads((tmp_path / "s.json").read_text())
-    assert summary["events_published"] == 1209
-    assert summary["events_valid"] == 1203
-    assert summary["dead_letters"] == {
-        "non_positive_amount": 1,
-        "invalid_timestamp": 1,
-        "empty_customer_id": 1,
-        "unknown_currency": 1,
-        "unknown_event_type": 1,
-        "missing_field": 1,
-    }
-    assert summary["recompute_mismatches"] == 0
-    assert summary["customers"] == summary["mongo_customers"] == summary["predictions_topic_customers"] == 211
-    assert sum(summary["segments"].values()) == 211
-    assert processes_with("DEMO_OF_TEST", mark) == []
-
-
-def test_the_demo_runs_twice_on_servers_named_in_the_environment(tmp_path, kafka, mongo, topics, cdnow_slice):
-    few = cdnow_slice.read_text().splitlines()[:600]
-    (tmp_path / "few.txt").write_text("\n".join(few) + "\n")
-    named = {"CLV_KAFKA_BOOTSTRAP_SERVERS": topics, "CLV_MONGO_URI": mongo.uri}
-    for _ in range(2):
-        arguments = ["demo", "--orders", str(tmp_path / "few.txt"), "--exit", "--json", str(tmp_path / "s.json")]
-        done = clv(*arguments, env={**os.environ, **named})
-        assert done.returncode == 0, done.stdout + done.stderr
-        summary = json.loads((tmp_path / "s.json").read_text())
-        assert summary["recompute_mismatches"] == 0
-        assert summary["mongo_customers"] == summary["customers"] > 100
-    assert kafka.process().alive
-    assert mongo.process.alive
-
-
-def test_up_writes_its_addresses_serves_and_ends_on_ctrl_c(tmp_path, models):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "up", "--model", str(models), "--json", str(tmp_path / "up.json")],
-        cwd=ROOT,
-        env={**os.environ, "CLV_HOME": str(binaries.home_dir())},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        wait_for(lambda: (tmp_path / "up.json").exists() or process.poll() is not None, "the addresses", 120)
-        assert process.poll() is None, process.stdout.read()
-        addresses = json.loads((tmp_path / "up.json").read_text())
-        for url in addresses["services"].values():
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
-                assert answer.status == 200
-            with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
-                assert b"clv_" in answer.read()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(40)
-    assert process.returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["demo", "--orders", "no-such-file.csv", "--exit"], "no-such-file.csv"),
-        (
-            ["score", "--orders", "no-such-file.csv", "--as-of", "2020-01-01", "--model", ".", "--output", "x.csv"],
-            "no-such",
-        ),
-        (["up", "--model", "no-such-folder"], "./clv train"),
-    ],
-)
-def test_what_is_missing_is_said_in_one_line(arguments, line):
-    done = clv(*arguments)
-    assert done.returncode == 2
-    assert line in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-
-
-def test_a_server_that_does_not_answer_is_said_in_one_line():
-    done = clv("up", env={**os.environ, "CLV_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
-    assert done.returncode == 2
-    assert "no Kafka answers at 127.0.0.1:1" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_metrics_and_health_of_a_running_platform(platform):
     for name, process in platform.processes.items():
         process.port = platform.ports[name]
         assert http(process, "/healthz")[0] == 200
         assert http(process, "/readyz")[0] == 200
         assert metric(process, "clv_service_info", service=name) == 1
+
+
+def test_kill_9_of_every_service_in_turn_changes_no_number(own_platform, data, models):
+    bootstrap = own_platform.addresses.kafka_bootstrap_servers
+    good = [(None, json.dumps(event).encode()) for event in data.events]
+    publishing = threading.Thread(target=produce, args=(bootstrap, "clv.customer-events.v1", good))
+    publishing.start()
+    for name in ("features", "ingest", "scorer", "sink"):
+        process = own_platform.processes[name]
+        process.kill()
+        process.start()
+    publishing.join()
+    model = load_model(current_bundle(models), "USD")
+
+    def complete() -> bool:
+        documents = stored(own_platform)
+        wanted = data.domain_events
+        return len(documents) == len(wanted) and not compare(wanted, documents.values(), model).mismatches
+
+    wait_for(
+        complete,
+        "MongoDB to hold what the file says",
+        120,
+        lambda: str([p.alive for p in own_platform.processes.values()]),
+    )
