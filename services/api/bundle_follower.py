@@ -79,7 +79,7 @@ class BundleFollower:
             folder = self._pointers.champion()
             if folder.name == self.version:
                 return
-            serving = await asyncio.to_thread(_read, folder, self._settings.currency, self._profile)
+            serving = await asyncio.to_thread(read_serving, folder, self._settings.currency, self._profile)
         except (KnownProblem, OSError) as problem:
             if self._pointers.pointed and str(problem) != self._refused:  # once, not at every look
                 log.error("model_refused", problem=str(problem), in_use=self.version)
@@ -150,7 +150,7 @@ def own_ranking(model: Model) -> Ranking:
     return bundle_ranking(model.thresholds, model.metadata.value_quantiles)
 
 
-def _read(folder: Path, currency: str, profile: ProfileModel | None) -> Serving:
+def read_serving(folder: Path, currency: str, profile: ProfileModel | None) -> Serving:
     """A bundle ready to answer. Raises KnownProblem that says what is wrong with it."""
     model = load_model(folder, currency)
     metadata = read_metadata(folder)
