@@ -4,9 +4,10 @@ Pure. What is unknown is written as a dash or as "unknown", never as 0.
 """
 
 import math
+import re
 from datetime import date, datetime
 
-from domain.features import ENGINEERED, INPUTS
+from domain.features import FEATURES, INPUTS
 from schemas.http_api.outlook import SegmentName
 
 UNKNOWN = "–"
@@ -75,7 +76,7 @@ _UNIT_FORMATS = {
     "111-555": "{:.0f} (111 to 555)",
     "ratio": "{:,.2f} (ratio)",
 }
-_MEANINGS = {feature.name: feature for feature in (*INPUTS, *ENGINEERED)}
+_MEANINGS = {feature.name: feature for feature in (*INPUTS, *FEATURES)}
 
 
 def currency_digits(currency: str) -> int:
@@ -185,12 +186,17 @@ def amount(value: float | None, unit: str, *, signed: bool = False) -> str:
 
 def feature_label(name: str) -> str:
     """A feature's name for people."""
-    return FEATURE_LABELS.get(name) or name.replace("_", " ").capitalize()
+    if name in FEATURE_LABELS:
+        return FEATURE_LABELS[name]
+    words = re.sub(r"_(\d+)d$", r", \1 days", name.removesuffix("_days").replace("btyd_", "BTYD ")).replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def feature_meaning(name: str) -> str:
-    """What a feature is, in a sentence; empty if it is none of the inputs and engineered features."""
-    return _MEANINGS[name].meaning if name in _MEANINGS else ""
+    """What a feature is, in a sentence; empty if domain.features does not know it."""
+    meaning = _MEANINGS[name].meaning if name in _MEANINGS else ""
+    meaning = meaning.replace("as_of", "the day of the prediction")
+    return re.sub("|".join(each.name for each in INPUTS), lambda found: FEATURE_LABELS[found[0]].lower(), meaning)
 
 
 def feature_value(value: float | None, unit: str, currency: str) -> str:

@@ -43,9 +43,9 @@ class Html:
 Cell = str | Html
 
 
-def figures(items: Sequence[Figure]) -> str:
-    """A row of figures, which wraps where there is no room."""
-    return f'<dl class="clv-figures">{"".join(_figure(item) for item in items)}</dl>'
+def figures(items: Sequence[Figure], *, beside: bool = False) -> str:
+    """Figures in a row, which wraps where there is no room. beside: in a part of the page, three in a row at most."""
+    return f'<dl class="clv-figures{" beside" if beside else ""}">{"".join(_figure(item) for item in items)}</dl>'
 
 
 def _figure(item: Figure) -> str:

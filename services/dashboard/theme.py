@@ -49,13 +49,16 @@ STYLE = f"""<style>
 .stMainBlockContainer {{ max-width: 1240px; padding: 4.5rem 1.5rem 3rem; }}
 .clv-lead {{ color: {MUTED}; margin: -.6rem 0 .4rem; max-width: 46rem; }}
 .clv-figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem;
-  margin: 0; padding: 0; }}
+  margin: 0; padding: 0 !important; }}
+.clv-figures.beside {{ grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }}
 .clv-figures > div {{ border: 1px solid {LINE}; border-radius: 8px; padding: .7rem .9rem .75rem; min-width: 0; }}
 .clv-figures dt {{ color: {MUTED}; font-size: .875rem; line-height: 1.3; }}
 .clv-figures dd {{ margin: .1rem 0 0; font-size: 1.5rem; font-weight: 600; line-height: 1.25; overflow-wrap: anywhere;
   font-variant-numeric: tabular-nums; }}
 .clv-figures dd + dd {{ color: {MUTED}; font-size: .875rem; font-weight: 400; }}
-.clv-badge {{ display: inline-flex; align-items: center; gap: .4rem; white-space: nowrap; }}
+.clv-badge {{ display: inline-flex; align-items: center; gap: .4rem; }}
+td .clv-badge {{ white-space: nowrap; }}
+.clv-figures .clv-badge {{ font-size: 1.25rem; }}
 .clv-badge::before {{ content: ""; flex: none; width: .7em; height: .7em; border-radius: 3px; background: var(--c); }}
 .clv-scroll {{ overflow-x: auto; border: 1px solid {LINE}; border-radius: 8px; }}
 .clv-scroll table {{ border-collapse: collapse; width: 100%; font-size: .9375rem; font-variant-numeric: tabular-nums; }}
@@ -80,8 +83,9 @@ a:focus-visible, button:focus-visible, [role="button"]:focus-visible, [role="tab
 .clv-scroll:focus-visible, summary:focus-visible {{ outline: 3px solid {BLUE} !important; outline-offset: 2px; }}
 @media (max-width: 640px) {{
   .stMainBlockContainer {{ padding: 4rem 1rem 2rem; }}
-  .clv-figures {{ grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .5rem; }}
+  .clv-figures, .clv-figures.beside {{ grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .5rem; }}
   .clv-figures dd {{ font-size: 1.25rem; }}
+  .clv-figures .clv-badge {{ font-size: 1.0625rem; }}
 }}
 </style>"""
 

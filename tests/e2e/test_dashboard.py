@@ -112,7 +112,7 @@ def test_a_marketer_describes_a_customer_and_learns_value_place_and_reasons(site
         page = visit.page
         page.get_by_label("Orders", exact=True).fill("1")
         page.get_by_role("button", name="Predict value").click()
-        visit.says("Please correct the form", "With one order, that order is the first and the last")
+        visit.says("Please correct the form", "that order is the first and the last")
         page.get_by_label("Orders", exact=True).fill("4")
         page.get_by_label("Average order value").fill("80")
         page.get_by_label("Age in years (optional)").fill("")

@@ -2,6 +2,7 @@
 
 import altair as alt
 
+from schemas.http_api.outlook import SEGMENT_NAMES
 from schemas.http_api.segments import Migration, Segments
 from services.dashboard.charts.axes import LABEL_LINES, finished, frame, share_axis, wrapped
 from services.dashboard.charts.value import segment_colour
@@ -68,28 +69,30 @@ def shares_chart(segments: Segments) -> Chart:
 
 def migration_chart(migration: Migration) -> Chart:
     """Who was where on the first day and is where on the second: a row adds up to all who were there."""
-    totals: dict[str, int] = {}
-    for flow in migration.flows:
-        name = SEGMENTS[flow.from_segment] if flow.from_segment else NEW
-        totals[name] = totals.get(name, 0) + flow.customers
-    rows = [
-        {
-            "from": wrapped_name(name),
-            "to": wrapped_name(SEGMENTS[flow.to_segment]),
-            "customers": flow.customers,
-            "share": flow.customers / totals[name] if totals[name] else 0.0,
-            "text": f"{flow.customers:,}",
-            "of": f"{percent(flow.customers / totals[name] if totals[name] else 0.0)} of the row",
-        }
-        for flow in migration.flows
-        for name in [SEGMENTS[flow.from_segment] if flow.from_segment else NEW]
-    ]
+    moved = {(flow.from_segment, flow.to_segment): flow.customers for flow in migration.flows}
+    froms = [name for name in (*SEGMENT_NAMES, None) if any(key[0] == name for key in moved)]
+    rows = []
+    for begin in froms:
+        total = sum(moved.get((begin, end), 0) for end in SEGMENT_NAMES)
+        for end in SEGMENT_NAMES:
+            customers = moved.get((begin, end), 0)
+            share = customers / total if total else 0.0
+            rows.append(
+                {
+                    "from": wrapped_name(SEGMENTS[begin] if begin else NEW),
+                    "to": wrapped_name(SEGMENTS[end]),
+                    "customers": customers,
+                    "share": share,
+                    "text": f"{customers:,}",
+                    "of": f"{percent(share)} of the row",
+                }
+            )
     base = alt.Chart(frame(rows, ["from", "to", "customers", "share", "text", "of"]))
     names = [wrapped_name(name) for name in SEGMENTS.values()]
     axis = alt.Axis(labelExpr=LABEL_LINES, labelColor=INK, labelAngle=0, domain=False, ticks=False)
     to_axis = alt.Axis(**(axis.to_dict() | {"orient": "top", "title": "To", "labelPadding": 20, "labelOverlap": False}))
     x = alt.X("to:N", sort=names, scale=alt.Scale(domain=names), axis=to_axis)
-    everybody = [*names, *([wrapped_name(NEW)] if NEW in totals else [])]
+    everybody = [wrapped_name(SEGMENTS[name] if name else NEW) for name in froms]
     y = alt.Y(
         "from:N",
         sort=everybody,

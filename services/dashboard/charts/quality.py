@@ -136,7 +136,11 @@ def drift_chart(drift: Sequence[FeatureDrift]) -> Chart:
     top = max(0.32, *(min(each.psi, 1.0) for each in drift)) * 1.12
     x = alt.X(
         "shown:Q",
-        axis=alt.Axis(title="Population stability index", values=[0, DRIFT_SOME, DRIFT_MUCH, 0.5, 1]),
+        axis=alt.Axis(
+            title="Population stability index (bars end at 1)",
+            format=".2~f",
+            values=[0, DRIFT_SOME, DRIFT_MUCH, 0.5, 1],
+        ),
         scale=alt.Scale(domain=[0, top], nice=False),
     )
     bars = data.mark_bar(height=16, cornerRadiusEnd=3).encode(

@@ -97,11 +97,8 @@ def _head(customer: Customer) -> None:
                     day(now.expected_next_order_at) if now.expected_next_order_at else "none in sight",
                     f"{number(now.expected_orders, 2)} orders expected",
                 ),
-                Figure(
-                    "Value so far",
-                    money(now.historical_value, now.currency),
-                    f"with what is expected: {money(now.total_value, now.currency)}",
-                ),
+                Figure("Value so far", money(now.historical_value, now.currency), _orders_so_far(customer)),
+                Figure("Total value", money(now.total_value, now.currency), "so far and expected"),
             ]
         )
     )
@@ -116,6 +113,10 @@ def _rank(customer: Customer) -> str:
     if now.previous_segment and now.previous_segment != now.segment:
         text += f"; was {SEGMENTS[now.previous_segment].lower()}"
     return text
+
+
+def _orders_so_far(customer: Customer) -> str:
+    return f"net of refunds, {count(customer.orders.orders, 'order')}"
 
 
 def _timeline(history: CustomerHistory, orders: CustomerOrders) -> None:

@@ -1,5 +1,7 @@
 """Predict: a customer described by seven inputs, and what is expected of them."""
 
+import re
+
 import streamlit as st
 from pydantic import ValidationError
 
@@ -27,6 +29,16 @@ from services.dashboard.formatting import (
 from services.dashboard.markup import Column, Figure
 from services.dashboard.states import loading, page, told
 
+LABELS = {
+    "total_orders": "Orders",
+    "average_order_value": "Average order value",
+    "customer_lifetime_days": "Days since the first order",
+    "days_since_last_purchase": "Days since the last order",
+    "purchase_frequency": "Orders per month",
+    "frequency_score": "Frequency score (1 to 5)",
+    "customer_age": "Age in years (optional)",
+}
+"""By the contract's name of an input: what the form calls it."""
 _FORM, _ANSWER = "predict-form", "predict-answer"
 
 
@@ -51,30 +63,35 @@ def _form() -> tuple[WhatIf | None, bool]:
     """The form as it was last sent, or None while it contradicts itself; and whether it was sent just now."""
     with st.form("predict", border=True):
         orders = st.number_input(
-            "Orders", 1, 1_000_000, int(str(EXAMPLE["total_orders"])), 1, help="Placed so far and not cancelled."
+            LABELS["total_orders"],
+            1,
+            1_000_000,
+            int(str(EXAMPLE["total_orders"])),
+            1,
+            help="Placed so far and not cancelled.",
         )
         average = st.number_input(
-            "Average order value", 0.0, 1e9, float(str(EXAMPLE["average_order_value"])), 5.0, format="%.2f",
+            LABELS["average_order_value"], 0.0, 1e9, float(str(EXAMPLE["average_order_value"])), 5.0, format="%.2f",
             help="All spending divided by the number of orders, in the shop's reporting currency.",
         )  # fmt: skip
         lifetime = st.number_input(
-            "Days since the first order", 0, 36_525, int(str(EXAMPLE["customer_lifetime_days"])), 1,
+            LABELS["customer_lifetime_days"], 0, 36_525, int(str(EXAMPLE["customer_lifetime_days"])), 1,
             help="How long they have been a customer.",
         )  # fmt: skip
         recency = st.number_input(
-            "Days since the last order", 0, 36_525, int(str(EXAMPLE["days_since_last_purchase"])), 1,
+            LABELS["days_since_last_purchase"], 0, 36_525, int(str(EXAMPLE["days_since_last_purchase"])), 1,
             help="With a single order, the same as the days since the first.",
         )  # fmt: skip
         frequency = st.number_input(
-            "Orders per month", 0.0, 3_100.0, float(str(EXAMPLE["purchase_frequency"])), 0.1, format="%.2f",
+            LABELS["purchase_frequency"], 0.0, 3_100.0, float(str(EXAMPLE["purchase_frequency"])), 0.1, format="%.2f",
             help="Orders divided by months as a customer (a month has 30.44 days; at least one month).",
         )  # fmt: skip
         score = st.number_input(
-            "Frequency score (1 to 5)", 1, 5, int(str(EXAMPLE["frequency_score"])), 1,
+            LABELS["frequency_score"], 1, 5, int(str(EXAMPLE["frequency_score"])), 1,
             help="Fifth of all customers by repeat orders: 5 orders the most often.",
         )  # fmt: skip
         age = st.number_input(
-            "Age in years (optional)", 0, 130, int(str(EXAMPLE["customer_age"])), 1, placeholder="unknown",
+            LABELS["customer_age"], 0, 130, int(str(EXAMPLE["customer_age"])), 1, placeholder="unknown",
             help="Leave empty if it is not known.",
         )  # fmt: skip
         asked = st.form_submit_button("Predict value", type="primary", width="stretch")
@@ -85,21 +102,21 @@ def _form() -> tuple[WhatIf | None, bool]:
             frequency_score=score or 1,
         )  # fmt: skip
     except ValidationError as error:
-        found = [_in_words(problem["msg"].removeprefix("Value error, ")) for problem in error.errors()]
+        found = [_problem(problem["loc"], problem["msg"]) for problem in error.errors()]
         st.error("**Please correct the form**\n\n" + "\n".join(f"- {plain(line)}" for line in found))
         return None, asked
     return form, asked
 
 
-def _in_words(message: str) -> str:
-    """A message of the contract, with the form's names for the inputs."""
-    names = {
-        "days_since_last_purchase": "Days since the last order",
-        "customer_lifetime_days": "Days since the first order",
-    }
-    for name, words in names.items():
-        message = message.replace(name, f"“{words}”")
-    return message[:1].upper() + message[1:]
+def _problem(place: tuple[int | str, ...], message: str) -> str:
+    """What is wrong with an input, as in "Orders: must be at least 1"."""
+    words = in_words(message.removeprefix("Value error, "))
+    return f"{LABELS.get(str(place[0]), place[0])}: {words}" if place else words[:1].upper() + words[1:]
+
+
+def in_words(message: str) -> str:
+    """A message of the API, with the form's names for the inputs."""
+    return re.sub("|".join(LABELS), lambda found: f"“{LABELS[found[0]]}”", message)
 
 
 def _answer(form: WhatIf | None, asked: bool) -> WhatIfPrediction | None:
@@ -123,9 +140,9 @@ def _result(answer: WhatIfPrediction, population: Segments) -> None:
         f"{days(inputs.get('customer_lifetime_days'))} ago, the last {days(inputs.get('days_since_last_purchase'))} ago"
     )
     st.html(markup.lead(f"For {described}."))
-    st.html(markup.figures(_figures(answer)))
+    st.html(markup.figures(_figures(answer), beside=True))
     for warning in answer.warnings:
-        st.warning(plain(warning), icon=":material/warning:")
+        st.warning(plain(in_words(warning)), icon=":material/warning:")
     draw(
         interval_chart(answer),
         f"8 of 10 such customers spend {money(answer.value_p10, answer.currency)} to "
@@ -154,14 +171,11 @@ def _figures(answer: WhatIfPrediction) -> list[Figure]:
             money(answer.expected_value, currency),
             f"8 of 10: {money(answer.value_p10, currency)} to {money(answer.value_p90, currency)}",
         ),
-        Figure("Segment", "", f"{ordinal(answer.percentile)} percentile of all customers", answer.segment),
+        Figure("Segment", "", f"{ordinal(answer.percentile)} percentile", answer.segment),
         Figure("Will order again", percent(answer.p_active), f"churn risk {percent(answer.churn_risk)}"),
         Figure("Expected orders", number(answer.expected_orders, 2), _next_order(answer.expected_next_order_at)),
-        Figure(
-            "Value so far",
-            money(answer.historical_value, currency),
-            f"with what is expected: {money(answer.total_value, currency)}",
-        ),
+        Figure("Value so far", money(answer.historical_value, currency), "as described"),
+        Figure("Total value", money(answer.total_value, currency), "so far and expected"),
     ]
 
 

@@ -71,7 +71,7 @@ def _overview(population: Segments) -> None:
     ]
     if best is not None:
         figures.append(
-            Figure("Of it in high value", percent(best.value_share), f"from {percent(best.share)} of customers")
+            Figure("High value brings", percent(best.value_share), f"of it, from {percent(best.share)} of customers")
         )
     st.html(markup.figures(figures))
     columns = [
