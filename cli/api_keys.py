@@ -115,7 +115,7 @@ def _scopes(text: str) -> list[Scope]:
 def _state(record: KeyRecord, now: datetime) -> str:
     if record.revoked_at is not None:
         return "revoked"
-    return "active" if record.usable(now) else "expired"
+    return "active" if now.timestamp() < record.ends_at() else "expired"
 
 
 def _read(file: Path, *, missing_ok: bool = False) -> list[KeyRecord]:

@@ -3,6 +3,7 @@
 So a service exposes its own metrics alone. The metrics themselves are in services.runtime.telemetry.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -35,6 +36,18 @@ class Metric:
 
     def _child(self, labels: dict[str, str]) -> Counter | Gauge | Histogram:
         return self._collector.labels(**labels) if self.labels else self._collector
+
+    def increment(self, **labels: str) -> Callable[[], None]:
+        """What adds 1 to a counter under these labels, for where looking them up each time costs too much."""
+        child = self._child(labels)
+        assert isinstance(child, Counter), self.name
+        return child.inc
+
+    def observer(self, **labels: str) -> Callable[[float], None]:
+        """What records an observation of a histogram under these labels, for the same."""
+        child = self._child(labels)
+        assert isinstance(child, Histogram), self.name
+        return child.observe
 
     def inc(self, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter or gauge."""

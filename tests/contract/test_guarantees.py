@@ -29,7 +29,8 @@ def test_every_promise_names_tests_that_exist(promise: str):
     for file, name in named:
         path = ROOT / file
         assert path.exists(), file
-        functions = {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef
+        functions = {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)}
         assert name in functions, f"{file} has no {name}"
 
 

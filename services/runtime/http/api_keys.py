@@ -7,7 +7,6 @@ closed. Must never say why a key was not accepted, nor compare keys in a time th
 import stat
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from hmac import compare_digest
 from http import HTTPStatus
 from pathlib import Path
@@ -42,6 +41,7 @@ class ApiKeys:
         """clock: seconds since 1970. See from_file()."""
         self._path, self._clock = path, clock
         self._keys: list[tuple[bytes, KeyRecord]] = []
+        self._ends: dict[str, float] = {}
         self._seen: tuple[int, ...] | None = None
         self._checked_seconds = 0.0
         self._problem = ""
@@ -72,9 +72,7 @@ class ApiKeys:
         for known, record in self._keys:  # all of them, so that the time says nothing about which
             if compare_digest(known, wanted):
                 found = record
-        if found is None or not found.usable(datetime.fromtimestamp(self._clock(), UTC)):
-            return None
-        return found
+        return found if found is not None and self._clock() < self._ends[found.id] else None
 
     def _read_again(self) -> None:
         now = time.monotonic()
@@ -103,6 +101,7 @@ class ApiKeys:
         if not records:
             raise KeyFileError("it holds no key: make one with ./clv api-keys create")
         self._keys = [(bytes.fromhex(record.sha256), record) for record in records]
+        self._ends = {record.id: record.ends_at() for record in records}
         self._seen = version
 
 

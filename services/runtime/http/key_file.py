@@ -5,6 +5,7 @@ salt and no slowness, since the secret is 32 random bytes.
 """
 
 import hashlib
+import math
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
@@ -41,9 +42,11 @@ class KeyRecord(BaseModel):
     requests_per_second: float | None = Field(default=None, gt=0, le=1e6, allow_inf_nan=False)
     revoked_at: AwareDatetime | None = None
 
-    def usable(self, now: datetime) -> bool:
-        """Whether it opens anything at `now`."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+    def ends_at(self) -> float:
+        """Seconds since 1970 from which it opens nothing."""
+        if self.revoked_at is not None:
+            return -math.inf
+        return math.inf if self.expires_at is None else self.expires_at.timestamp()
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -4,6 +4,7 @@ Must never make a label of what a client chose: a path that is no route counts a
 """
 
 import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +17,7 @@ class Measured:
 
     def __init__(self, app: ASGIApp, service: str) -> None:
         self._app, self._service = app, service
+        self._known: dict[tuple[str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -26,9 +28,19 @@ class Measured:
 
         async def send_measured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")
-                telemetry.HTTP_REQUESTS.inc(service=self._service, route=route, status=str(message["status"]))
-                telemetry.HTTP_SECONDS.observe(time.perf_counter() - began, service=self._service, route=route)
+                count, observe = self._metrics(getattr(scope.get("route"), "path", "none"), message["status"])
+                count()
+                observe(time.perf_counter() - began)
             await send(message)
 
         await self._app(scope, receive, send_measured)
+
+    def _metrics(self, route: str, status: int) -> tuple[Callable[[], None], Callable[[float], None]]:
+        found = self._known.get((route, status))
+        if found is None:
+            labels = {"service": self._service, "route": route}
+            found = self._known[route, status] = (
+                telemetry.HTTP_REQUESTS.increment(**labels, status=str(status)),
+                telemetry.HTTP_SECONDS.observer(**labels),
+            )
+        return found
