@@ -12,7 +12,7 @@ from domain.rfm_scores import Quintiles
 from schemas.orders import Cancelled, OrderRecord, Placed, Refunded, domain_event, encode_order
 from schemas.topics import CUSTOMER_FEATURES, ORDERS
 from services.runtime.bundle import point_to
-from tests.support import metric, newest_by_customer, produce
+from tests.support import committed_lag, metric, newest_by_customer, produce
 
 QUINTILES = Quintiles((30, 60, 120, 240), (0, 1, 2, 5), (20, 50, 100, 300))
 FIRST_DAY = 10_000
@@ -97,16 +97,5 @@ def processed(process: object, count: int) -> bool:
 
 
 def lag(bootstrap: str) -> int:
-    from confluent_kafka import Consumer, TopicPartition
-
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "clv-features", "enable.auto.commit": False})
-    try:
-        partitions = [
-            TopicPartition(ORDERS, p) for p in consumer.list_topics(ORDERS, timeout=10).topics[ORDERS].partitions
-        ]
-        return sum(
-            consumer.get_watermark_offsets(tp, timeout=10)[1] - max(tp.offset, 0)
-            for tp in consumer.committed(partitions)
-        )
-    finally:
-        consumer.close()
+    """Orders that the workers have not committed."""
+    return committed_lag(bootstrap, "clv-features", ORDERS)

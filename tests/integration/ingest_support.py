@@ -5,14 +5,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Message, Producer
 
 from schemas.dead_letters import DeadLetter, Reason, from_record
 from schemas.orders import decode_order
 from schemas.topics import CUSTOMER_EVENTS, DEAD_LETTERS
 from tests.conftest import Service
-from tests.support import read_all
+from tests.support import committed_lag, read_all
 
 GROUP = "clv-ingest"
 
@@ -116,17 +115,4 @@ def post(
 
 def lag(bootstrap: str) -> int:
     """Records of customer-events that the group has not committed."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    request = [ConsumerGroupTopicPartitions(GROUP)]
-    committed = admin.list_consumer_group_offsets(request)[GROUP].result().topic_partitions
-    offsets = {each.partition: max(each.offset, 0) for each in committed if each.topic == CUSTOMER_EVENTS}
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "lag"})
-    try:
-        partitions = consumer.list_topics(CUSTOMER_EVENTS, timeout=10).topics[CUSTOMER_EVENTS].partitions
-        ends = {
-            each: consumer.get_watermark_offsets(TopicPartition(CUSTOMER_EVENTS, each), timeout=10)[1]
-            for each in partitions
-        }
-        return sum(end - offsets.get(each, 0) for each, end in ends.items())
-    finally:
-        consumer.close()
+    return committed_lag(bootstrap, GROUP, CUSTOMER_EVENTS)
