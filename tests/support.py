@@ -6,22 +6,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.group import LeaveGroupRequest
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from deploy.local.processes import ServiceProcess
 
@@ -137,37 +127,19 @@ def read_all(bootstrap: str, topic: str, at_least: int = 0, seconds: float = 30.
         consumer.close()
 
 
-@lru_cache(maxsize=1)
-def _admin(bootstrap: str) -> AdminClient:
-    """Kept, since those who wait for a lag to go ask often; silent about servers that are gone."""
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-
-
 def committed_lag(bootstrap: str, group: str, topic: str) -> int:
     """Records of the topic that the group has not committed."""
-    lags: list[int] = []
-
-    def told() -> bool:
-        try:
-            lags.append(_committed_lag(_admin(bootstrap), group, topic))
-        except (KafkaException, TimeoutError):  # a new topic has no leader yet; a broker may be starting again
-            return False
-        return True
-
-    wait_for(told, f"the lag of {group}", 60)
-    return lags[0]
-
-
-def _committed_lag(admin: AdminClient, group: str, topic: str) -> int:
-    partitions = admin.list_topics(topic, timeout=10).topics[topic].partitions
-    if not partitions:
-        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
-    places = [TopicPartition(topic, partition) for partition in partitions]
-    latest = {place: OffsetSpec.latest() for place in places}
-    ends = admin.list_offsets(latest, isolation_level=IsolationLevel.READ_COMMITTED)
-    request = [ConsumerGroupTopicPartitions(group, places)]
-    committed = admin.list_consumer_group_offsets(request)[group].result(10).topic_partitions
-    return sum(end.result(10).offset for end in ends.values()) - sum(max(place.offset, 0) for place in committed)
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+    try:
+        partitions = [
+            TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ]
+        return sum(
+            consumer.get_watermark_offsets(at, timeout=10)[1] - max(at.offset, 0)
+            for at in consumer.committed(partitions, timeout=10)
+        )
+    finally:
+        consumer.close()
 
 
 def forget_groups(bootstrap: str) -> None:
