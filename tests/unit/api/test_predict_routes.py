@@ -206,19 +206,19 @@ async def test_without_a_model_the_answer_is_503_and_says_what_to_do(tmp_path):
 async def test_a_key_needs_the_scope_predict(models, tmp_path):
     made = {scope: new_key(scope, [scope], NOW) for scope in (Scope.PREDICT, Scope.READ)}
     keys = tmp_path / "keys"
-    keys.write_text(encode_keys([record for record, _ in made.values()]))
+    keys.write_text(encode_keys([each.record for each in made.values()]))
     keys.chmod(0o600)
     async with client(await application(models, http_keys_file=keys)) as api:
         for path, body in (("/v1/predict", FORM), ("/v1/predict/batch", {"rows": [FORM]})):
             problem(await post(api, path + KEPT_NOT, body), 401)
-            problem(await post(api, path + KEPT_NOT, body, {**JSON, "x-api-key": made[Scope.READ][1]}), 403)
-            taken = await post(api, path + KEPT_NOT, body, {**JSON, "x-api-key": made[Scope.PREDICT][1]})
+            problem(await post(api, path + KEPT_NOT, body, {**JSON, "x-api-key": made[Scope.READ].key}), 403)
+            taken = await post(api, path + KEPT_NOT, body, {**JSON, "x-api-key": made[Scope.PREDICT].key})
             assert taken.status_code == 200, taken.text
 
 
 async def test_the_openapi_document_tells_of_both_routes_and_of_the_scope(models, tmp_path):
     keys = tmp_path / "keys"
-    keys.write_text(encode_keys([new_key("k", [Scope.PREDICT], NOW)[0]]))
+    keys.write_text(encode_keys([new_key("k", [Scope.PREDICT], NOW).record]))
     keys.chmod(0o600)
     paths = (await application(models, http_keys_file=keys)).openapi()["paths"]
     for path in ("/v1/predict", "/v1/predict/batch"):
