@@ -116,7 +116,8 @@ async def _committed(admin: AIOKafkaAdminClient, orders: Sequence[TopicPartition
     while True:
         try:
             found = await admin.list_consumer_group_offsets(GROUP, partitions=orders)
-            return {each: found[each].offset >= 0 for each in orders}
+            # Kafka leaves out, or gives -1 for, what a group has not committed; the former if there is no such group.
+            return {each: each in found and found[each].offset >= 0 for each in orders}
         except KafkaError as error:  # where no group ever was, Kafka makes its topic of groups first
             if not error.retriable or loop.time() > deadline:
                 raise
