@@ -27,6 +27,14 @@ FROM dependencies AS sink-dependencies
 COPY locks/sink.txt /locks/
 RUN $INSTALL /locks/sink.txt
 
+FROM dependencies AS api-dependencies
+COPY locks/api.txt /locks/
+RUN $INSTALL /locks/api.txt
+
+FROM dependencies AS dashboard-dependencies
+COPY locks/dashboard.txt /locks/
+RUN $INSTALL /locks/dashboard.txt
+
 FROM dependencies AS cli-dependencies
 COPY locks/cli.txt /locks/
 RUN $INSTALL /locks/cli.txt
@@ -72,6 +80,25 @@ EXPOSE 8004
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
   CMD ["python", "-c", "import urllib.request as http; http.urlopen('http://127.0.0.1:8004/healthz', timeout=3)"]
 CMD ["python", "-m", "services.sink"]
+
+FROM code AS api
+COPY --from=api-dependencies /venv /venv
+COPY services/inference services/inference
+COPY services/api services/api
+EXPOSE 8005
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+  CMD ["python", "-c", "import urllib.request as http; http.urlopen('http://127.0.0.1:8005/healthz', timeout=3)"]
+CMD ["python", "-m", "services.api"]
+
+FROM code AS dashboard
+COPY --from=dashboard-dependencies /venv /venv
+COPY services/dashboard services/dashboard
+# Streamlit looks for a configuration of its own there.
+ENV HOME=/tmp
+EXPOSE 8006
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+  CMD ["python", "-c", "import urllib.request as http; http.urlopen('http://127.0.0.1:8006/healthz', timeout=3)"]
+CMD ["python", "-m", "services.dashboard"]
 
 # The operator's commands (setup, train): every group, every service.
 FROM code AS cli

@@ -22,9 +22,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli.demo_data import DemoData, demo_model, load_demo_data
+from cli.demo_data import DemoData, demo_model, demo_profile, load_demo_data
 from cli.lag import PARTITIONS, LagReader
-from cli.platform import Platform, home
+from cli.platform import PIPELINE, WITH_PAGES, Platform, home
 from cli.publishing import encode_events, publish
 from cli.recompute import Comparison, compare
 from cli.watch import SEGMENTS, Watch, by_label
@@ -96,7 +96,9 @@ class Demo:
                 "CLV_CURRENCY": self.currency,
                 "CLV_MONGO_DATABASE": DATABASE,
                 "CLV_SCORER_THRESHOLDS_SECONDS": str(THRESHOLDS_SECONDS),
+                "CLV_API_THRESHOLDS_SECONDS": str(THRESHOLDS_SECONDS),
             },
+            names=WITH_PAGES,
             announce=self._say,
         )
 
@@ -106,6 +108,8 @@ class Demo:
         def train() -> None:
             try:
                 platform.models_dir = demo_model(data, home() / "models", self._say)
+                profile = demo_profile(data, home() / "models", self._say)
+                platform.settings = {**platform.settings, "CLV_API_PROFILE_DIR": str(profile)}
             except BaseException as problem:  # noqa: BLE001 - handed to the main thread
                 problems.append(problem)
 
@@ -119,7 +123,7 @@ class Demo:
             raise problems[0]
 
     async def _replay_and_check(self, platform: Platform, data: DemoData) -> Comparison:
-        watch = Watch({name: platform.url(name) for name in platform.names})
+        watch = Watch({name: platform.url(name) for name in PIPELINE})
         progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -183,7 +187,7 @@ class Demo:
                 live.update(watch.view(progress))
             elif time.monotonic() - told > QUIET_LINE_SECONDS:
                 told = time.monotonic()
-                self._say(" · ".join(f"{name} {watch.count(name):,}" for name in platform.names))
+                self._say(" · ".join(f"{name} {watch.count(name):,}" for name in PIPELINE))
             if publishing is None or publishing.done():
                 if publishing is not None:
                     publishing.result()
@@ -255,7 +259,7 @@ class Demo:
             self.console.print(line, soft_wrap=True)
 
     def _stay(self, platform: Platform) -> None:
-        self.console.print("Running until Ctrl-C. Publish your own events meanwhile.")
+        self.console.print("Running until Ctrl-C. Open the dashboard, call the API, publish your own events meanwhile.")
         try:
             while True:
                 platform.check_alive()
@@ -268,10 +272,16 @@ def address_lines(platform: Platform) -> list[str]:
     """Where to look and what to talk to."""
     addresses = platform.addresses
     return [
+        f"Dashboard {platform.url('dashboard')}",
+        f"API       {platform.url('api')}/docs  (described at /openapi.json)",
         f"Kafka     {addresses.kafka_bootstrap_servers}",
         f"MongoDB   {addresses.mongo_uri}  (database {DATABASE})",
         f"HTTP      {platform.url('ingest')}/v1/events  (described at /openapi.json)",
-        *(f"{name:<9} {platform.url(name)}/metrics  /healthz  /readyz" for name in platform.names),
+        *(
+            f"{name:<9} {platform.url(name)}/metrics  /healthz  /readyz"
+            for name in platform.names
+            if name != "dashboard"
+        ),
         f"logs      {platform.work_dir / 'logs'}",
     ]
 

@@ -9,14 +9,18 @@ from cli.publishing import Event as PublicEvent
 from deploy.local import binaries
 from domain.customer import DAY_MS, Event
 from domain.features import date_of
+from schemas.profile_model import METADATA_FILE
 from services.runtime.bundle import POINTER
 from services.runtime.shutdown import KnownProblem
 from services.trainer.judged_rows import domain_events
 from services.trainer.orders_file import OrdersTable, customer_events, read_any, read_cdnow
+from services.trainer.profile.table import table_of
+from services.trainer.profile.train import train_profile
 from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 
 HORIZON_DAYS_MAX = 180
+PROFILE_SEED = 7
 Say = Callable[[str], None]
 
 
@@ -67,4 +71,15 @@ def demo_model(data: DemoData, models_dir: Path, say: Say) -> Path:
         return folder
     say(f"training on {data.name} before {cutoff.isoformat()}, horizon {horizon_days} days")
     train(from_table(data.table, cutoff, data.currency), horizon_days, folder, lambda what, *_: say(what))
+    return folder
+
+
+def demo_profile(data: DemoData, models_dir: Path, say: Say) -> Path:
+    """Folder of a profile model for this history; trained now, without the neural candidate, if there is none."""
+    folder = models_dir / f"{data.table.fingerprint[:16]}-{data.currency}-profile"
+    if (folder / METADATA_FILE).is_file():
+        return folder
+    say(f"training the classic profile model on {data.name}")
+    table = table_of(data.table, data.currency, None, {}, {"kind": "orders file", "file": data.name})
+    train_profile(table, folder, seed=PROFILE_SEED, with_network=False, progress=lambda _: None)
     return folder

@@ -25,7 +25,11 @@ from services.sink.mongo import connect, ensure_collections
 from services.sink.settings import SinkSettings
 
 ROOT = Path(__file__).parent.parent
-DEFAULT_PORTS = {"ingest": 8001, "features": 8002, "scorer": 8003, "sink": 8004}
+PIPELINE = ("ingest", "features", "scorer", "sink")
+"""The services on an event's way to its prediction."""
+WITH_PAGES = (*PIPELINE, "api", "dashboard")
+"""Those, and the ones that people and applications talk to."""
+DEFAULT_PORTS = {name: 8001 + place for place, name in enumerate(WITH_PAGES)}
 READY_SECONDS_MAX = 60.0
 
 Announce = Callable[[str], None]
@@ -45,6 +49,7 @@ class Platform:
     service, or a further process of one, as in features-2, which gets a port and a data folder of its own. brokers: of
     the embedded Kafka. commands: by service, how its processes are started where it is not `python -m services.<name>`.
     usual_ports: whether services listen where the documents say, if nobody else does; a killed one may lose that place.
+    The dashboard stands behind the API in names.
     """
 
     models_dir: Path
@@ -52,7 +57,7 @@ class Platform:
     data_dir: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     announce: Announce = lambda _: None
-    names: tuple[str, ...] = ("ingest", "features", "scorer", "sink")
+    names: tuple[str, ...] = PIPELINE
     brokers: int = 1
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     usual_ports: bool = True
@@ -97,6 +102,7 @@ class Platform:
             "CLV_MODELS_DIR": str(self.models_dir),
             "CLV_FEATURES_DATA_DIR": str(self.features_dir(name if service == "features" else "features")),
             f"CLV_{service.upper()}_HTTP_PORT": str(self.ports[name]),
+            **({"CLV_DASHBOARD_API_URL": self.url("api")} if service == "dashboard" else {}),
             **self.settings,
         }
         command = self.commands.get(service, (sys.executable, "-m", f"services.{service}"))

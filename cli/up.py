@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cli.demo import DATABASE, address_lines
 from cli.demo_data import demo_model, load_demo_data
-from cli.platform import Platform, home
+from cli.platform import WITH_PAGES, Platform, home
 from schemas.topics import topics
 from services.runtime.bundle import current_bundle
 
@@ -36,6 +36,7 @@ def run_until_stopped(console: Console, model: Path | None, currency: str, json_
         work_dir=work_dir,
         data_dir=work_dir / "data",
         settings={"CLV_CURRENCY": currency, "CLV_MONGO_DATABASE": DATABASE},
+        names=WITH_PAGES,
         announce=say,
     )
     with platform:
@@ -55,6 +56,8 @@ def addresses(platform: Platform) -> dict[str, object]:
         "kafka_bootstrap_servers": platform.addresses.kafka_bootstrap_servers,
         "mongo_uri": platform.addresses.mongo_uri,
         "mongo_database": DATABASE,
+        "api_url": platform.url("api"),
+        "dashboard_url": platform.url("dashboard"),
         "events_url": f"{platform.url('ingest')}/v1/events",
         "services": {name: platform.url(name) for name in platform.names},
         "topics": {short: topic.name for short, topic in topics().items()},
