@@ -24,7 +24,7 @@ from schemas.http_api.customers import (
 )
 from schemas.http_api.outlook import SegmentName
 from schemas.mongo import CUSTOMER_STATES, CUSTOMERS, PREDICTION_HISTORY, STATES_WITH_ROW
-from services.api import csv_export
+from services.api import csv_export, examples
 from services.api.answers import CustomerPath, json_answer
 from services.api.listing import Question
 from services.api.paging import BadCursor, Position, SortBy, decode_cursor, encode_cursor, parts_after, position_in
@@ -84,7 +84,10 @@ def customer_router(store: Store, currency: str, count_seconds: float) -> APIRou
         responses={
             200: {
                 "description": "A page; or, as CSV, all customers that match",
-                "content": {"text/csv": {"schema": {"type": "string"}, "example": csv_export.header()}},
+                "content": {
+                    "application/json": {"example": examples.PAGE.model_dump(mode="json")},
+                    "text/csv": {"schema": {"type": "string"}, "example": csv_export.header()},
+                },
             },
             **responses(400, 401, 403, 422, 429, 503),
         },
@@ -132,7 +135,7 @@ def customer_router(store: Store, currency: str, count_seconds: float) -> APIRou
         "/{customer_id:path}/history",
         summary="What was predicted of a customer, the newest first",
         response_model=CustomerHistory,
-        responses=responses(400, 401, 403, 404, 422, 429, 503),
+        responses=examples.example(examples.HISTORY) | responses(400, 401, 403, 404, 422, 429, 503),
     )
     async def history(customer_id: CustomerPath, cursor: _Cursor = None, limit: _Limit = PAGE_DEFAULT) -> Response:
         question = f"history|{customer_id}"
@@ -153,7 +156,7 @@ def customer_router(store: Store, currency: str, count_seconds: float) -> APIRou
         "/{customer_id:path}/orders",
         summary="A customer's orders, the newest first",
         response_model=CustomerOrders,
-        responses=responses(401, 403, 404, 422, 429, 503),
+        responses=examples.example(examples.ORDERS) | responses(401, 403, 404, 422, 429, 503),
     )
     async def orders(customer_id: CustomerPath) -> Response:
         row = await _state_row(store, customer_id)
@@ -172,7 +175,7 @@ def one_customer_router(store: Store) -> APIRouter:
         "/{customer_id:path}",
         summary="Everything current about one customer",
         response_model=Customer,
-        responses=responses(401, 403, 404, 422, 429, 503),
+        responses=examples.example(examples.CUSTOMER) | responses(401, 403, 404, 422, 429, 503),
     )
     async def one_customer(customer_id: CustomerPath) -> Response:
         return json_answer(customer_of(await customer_document(store, customer_id)))

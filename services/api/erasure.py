@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from schemas.customer_events import CustomerErasedEvent, erased_event
 from schemas.http_api.live import Erasure
+from services.api import examples
 from services.api.answers import CustomerPath, json_answer
 from services.runtime.erasing import publish_erased
 from services.runtime.http.api_keys import Scope, requires
@@ -95,7 +96,7 @@ def erasure_router(eraser: Eraser) -> APIRouter:
         summary="Have a customer forgotten everywhere",
         status_code=202,
         response_model=Erasure,
-        responses=responses(401, 403, 422, 429, 503),
+        responses=examples.example(examples.ERASURE, 202) | responses(401, 403, 422, 429, 503),
     )
     async def erase(customer_id: CustomerPath, request: Request) -> Response:
         """Also for a customer who is not known (yet): events may be on their way."""

@@ -14,6 +14,7 @@ from fastapi.responses import Response
 
 from schemas.customer_features import feature_matrix
 from schemas.http_api.outlook import Explanation
+from services.api import examples
 from services.api.answers import CustomerPath, json_answer, registry_away
 from services.api.bundles import BundleGone, Bundles, Loaded
 from services.api.customers import customer_document
@@ -47,7 +48,7 @@ def explanation_router(store: Store, bundles: Bundles, currency: str) -> APIRout
         "/{customer_id:path}/explanation",
         summary="What moved a customer's prediction, fact by fact",
         response_model=Explanation,
-        responses=responses(401, 403, 404, 409, 422, 429, 503),
+        responses=examples.example(examples.EXPLANATION) | responses(401, 403, 404, 409, 422, 429, 503),
     )
     async def explanation(
         customer_id: CustomerPath,

@@ -21,6 +21,7 @@ from starlette.types import Scope as AsgiScope
 from schemas.http_api.live import LettersByReason, Live
 from schemas.http_api.outlook import SegmentName
 from schemas.mongo import CUSTOMERS, DEAD_LETTERS
+from services.api import examples
 from services.api.answers import json_answer
 from services.api.fanout import Fanout
 from services.api.listing import Question
@@ -61,7 +62,7 @@ def live_router(
         "/live",
         summary="Rates, lags, freshness and dead letters now",
         response_model=Live,
-        responses=responses(401, 403, 429, 503),
+        responses=examples.example(examples.LIVE) | responses(401, 403, 429, 503),
     )
     async def live() -> Response:
         now = time.time()

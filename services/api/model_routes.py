@@ -13,6 +13,7 @@ from fastapi import Path as InPath
 from fastapi.responses import Response
 
 from schemas.http_api.models import Comparison, FeatureDrift, ModelDetail, Models, Realised
+from services.api import examples
 from services.api.answers import json_answer, registry_away
 from services.api.bundles import BundleGone, Bundles
 from services.api.models import (
@@ -95,7 +96,12 @@ def model_router(settings: ApiSettings, store: Store, registry: Registry, bundle
         except KnownProblem as problem:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(problem), headers={"Retry-After": "5"}) from None
 
-    @router.get("", summary="All models", response_model=Models, responses=responses(401, 403, 429, 503))
+    @router.get(
+        "",
+        summary="All models",
+        response_model=Models,
+        responses=examples.example(examples.MODELS) | responses(401, 403, 429, 503),
+    )
     async def models() -> Response:
         return json_answer((await known()).answer())
 
@@ -103,7 +109,7 @@ def model_router(settings: ApiSettings, store: Store, registry: Registry, bundle
         "/{version}",
         summary="One model in full: quality, calibration, lift, drift, and how its predictions came out",
         response_model=ModelDetail,
-        responses=responses(401, 403, 404, 422, 429, 503),
+        responses=examples.example(examples.MODEL) | responses(401, 403, 404, 422, 429, 503),
     )
     async def model(version: _Version) -> Response:
         found = await known()
@@ -132,7 +138,10 @@ def model_router(settings: ApiSettings, store: Store, registry: Registry, bundle
         summary="The model card, as a page",
         response_class=Response,
         responses={
-            200: {"description": "The card", "content": {"text/html": {"schema": {"type": "string"}}}},
+            200: {
+                "description": "The card",
+                "content": {"text/html": {"schema": {"type": "string"}, "example": examples.CARD}},
+            },
             **responses(401, 403, 404, 422, 429, 503),
         },
     )

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from schemas.http_api.problem import FieldProblem
 from schemas.http_api.segments import Migration, Segments
+from services.api import examples
 from services.api.answers import json_answer
 from services.api.segments import read_migration, read_segments
 from services.api.short_cache import ShortCache
@@ -28,7 +29,7 @@ def segment_router(store: Store, currency: str, summary_seconds: float) -> APIRo
         "",
         summary="Sizes, value and distributions of the segments, and who moved between two dates",
         response_model=Segments,
-        responses=responses(401, 403, 422, 429, 503),
+        responses=examples.example(examples.SEGMENTS) | responses(401, 403, 422, 429, 503),
     )
     async def segments(
         from_date: Annotated[

@@ -130,9 +130,7 @@ def test_a_silent_stream_says_that_it_lives(api: ServiceProcess) -> None:
 
 def test_what_is_no_prediction_does_not_end_the_stream(api: ServiceProcess, kafka: LocalKafka) -> None:
     with listening(api) as listener:
-        produce(
-            kafka.bootstrap_servers, PREDICTIONS, [(b"x", b"{"), (b"x", None), (None, b"\xff"), (b"x", b"[" * 9000)]
-        )
+        produce(kafka.bootstrap_servers, PREDICTIONS, [(b"x", b"{"), (b"x", None), (b"x", b"[" * 9000)])
         publish(kafka, [12.0], "after")
         wait_for(lambda: any(row["customer_id"] == "after0" for row in listener.predictions()), "the one after")
 
@@ -145,11 +143,7 @@ def test_a_slow_client_loses_the_oldest_and_is_told_how_many(api: ServiceProcess
         assert b"200" in slow.recv(200)
         for at in range(40):
             publish(kafka, [float(number) for number in range(250)], f"many{at}-")
-        wait_for(
-            lambda: sum(1 for row in fast.predictions() if row["customer_id"].startswith("many39-")) >= 1,
-            "the last ones",
-            60,
-        )
+        wait_for(lambda: any('"many39-' in event["data"] for event in fast.events[-50:]), "the last ones", 60)
         slow.settimeout(10)
         text, deadline = b"", time.monotonic() + 20
         while b"event: dropped" not in text and time.monotonic() < deadline:
@@ -226,9 +220,9 @@ def test_an_erasure_is_in_kafka_before_it_is_answered(api: ServiceProcess, kafka
 
 
 def test_listeners_are_ended_when_the_process_ends(kafka: LocalKafka, mongo: LocalMongo, tmp_path: Any) -> None:
-    with running_api(kafka.bootstrap_servers, mongo.uri, DATABASE, tmp_path) as process:
-        with listening(process) as listener:
-            began = time.monotonic()
-            assert process.stop() == 0
-            assert time.monotonic() - began < 8
-            assert listener.ended.wait(5)
+    running = running_api(kafka.bootstrap_servers, mongo.uri, DATABASE, tmp_path)
+    with running as process, listening(process) as listener:
+        began = time.monotonic()
+        assert process.stop() == 0
+        assert time.monotonic() - began < 8
+        assert listener.ended.wait(5)
