@@ -490,14 +490,7 @@ API_PREDICTIONS = _declare(
     Metric("counter", "api", "clv_api_predictions_total", "forms", "Forms answered: single or of a batch.", ("kind",))
 )
 API_MODEL_ROWS = _declare(
-    Metric(
-        "histogram",
-        "api",
-        "clv_api_model_rows",
-        "forms",
-        "Single forms that arrived together and were answered by one call of the model.",
-        buckets=(1, 2, 4, 8, 16, 32, 64),
-    )
+    Metric("histogram", "api", "clv_api_model_rows", "forms", "Forms of one call.", buckets=(1, 2, 4, 8, 16, 32, 64))
 )
 API_MODEL_INFO = _declare(
     Metric("gauge", "api", "clv_api_model_info", "1", "1 for the model that answers forms.", ("model_version",))
