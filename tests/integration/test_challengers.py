@@ -1,15 +1,13 @@
 """What models on trial say is kept beside the predictions in use, newest by customer and model, and never mixed in."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 from pymongo.database import Database
 
-from deploy.local.mongo import LocalMongo
 from deploy.local.processes import ServiceProcess
 from schemas.dead_letters import from_record
 from schemas.mongo import (
@@ -24,7 +22,8 @@ from schemas.mongo import (
 from schemas.predictions import Prediction, encode_prediction
 from schemas.tombstones import Cause, cause_headers
 from schemas.topics import CHALLENGER_PREDICTIONS as CHALLENGERS_TOPIC
-from schemas.topics import DEAD_LETTERS, PREDICTIONS
+from schemas.topics import DEAD_LETTERS
+from tests.integration.line_support import publish_predictions
 from tests.support import metric, produce, read_all, wait_for
 from tests.unit.sink.examples import prediction
 
@@ -34,26 +33,8 @@ Mongo = Database[dict[str, Any]]
 
 
 @pytest.fixture
-def process(topics: str, mongo: LocalMongo, mongo_database: str, service: Start) -> ServiceProcess:
-    return service(
-        "sink",
-        {
-            "CLV_KAFKA_BOOTSTRAP_SERVERS": topics,
-            "CLV_MONGO_URI": mongo.uri,
-            "CLV_MONGO_DATABASE": mongo_database,
-            "CLV_SINK_RETRY_SECONDS_MAX": "0.5",
-        },
-    )
-
-
-@pytest.fixture
-def database(mongo: LocalMongo, mongo_database: str) -> Iterator[Mongo]:
-    with MongoClient[dict[str, Any]](mongo.uri) as client:
-        yield client[mongo_database]
-
-
-def publish(servers: str, topic: str, *messages: Prediction) -> None:
-    produce(servers, topic, [(each.customer_id.encode(), encode_prediction(each)) for each in messages])
+def process(sink_environment: dict[str, str], service: Start) -> ServiceProcess:
+    return service("sink", sink_environment)
 
 
 def found(database: Mongo) -> dict[str, Prediction]:
@@ -70,8 +51,8 @@ def test_the_newest_of_each_customer_and_model_stands_apart_from_the_predictions
         for number in range(50)
         for model in ("x", "y")
     ]
-    publish(topics, PREDICTIONS, *used)
-    publish(topics, CHALLENGERS_TOPIC, *tried, *tried)
+    publish_predictions(topics, used)
+    publish_predictions(topics, [*tried, *tried], CHALLENGERS_TOPIC)
     newest = {challenger_id(each.customer_id, each.model_version): each for each in tried if each.feature_version == 3}
     wait_for(lambda: metric(process, "clv_records_processed_total", topic=CHALLENGERS_TOPIC) == 600, "all", 30)
     wait_for(lambda: found(database) == newest, "the newest", 30, process.log_tail)
@@ -89,7 +70,7 @@ def test_the_newest_of_each_customer_and_model_stands_apart_from_the_predictions
 
 def test_an_erased_customer_goes_and_it_is_known_when(topics: str, process: ServiceProcess, database: Mongo) -> None:
     both = [prediction(name, 1, model=model) for name in ("gone", "stays") for model in ("x", "y")]
-    publish(topics, CHALLENGERS_TOPIC, *both)
+    publish_predictions(topics, both, CHALLENGERS_TOPIC)
     wait_for(lambda: len(found(database)) == 4, "the predictions", 30, process.log_tail)
     at_ms = int(time.time() * 1000)
     produce(topics, CHALLENGERS_TOPIC, [(b"gone", None)], headers=cause_headers(Cause.ERASED), timestamp=at_ms)
@@ -107,7 +88,7 @@ def test_a_message_that_is_no_prediction_is_a_dead_letter(
     topics: str, process: ServiceProcess, database: Mongo
 ) -> None:
     produce(topics, CHALLENGERS_TOPIC, [(b"bad", b"{"), (b"other", encode_prediction(prediction("c")))])
-    publish(topics, CHALLENGERS_TOPIC, prediction("good", model="x"))
+    publish_predictions(topics, [prediction("good", model="x")], CHALLENGERS_TOPIC)
     letters = [from_record(each.key(), each.value(), each.headers()) for each in read_all(topics, DEAD_LETTERS, 2)]
     assert {(each.key, each.reason.value) for each in letters} == {(b"bad", "invalid_json"), (b"other", "key_mismatch")}
     assert {each.origin.topic for each in letters} == {CHALLENGERS_TOPIC}

@@ -57,26 +57,8 @@ class FakeRecord:
 
 
 @pytest.fixture
-def env(topics: str, mongo: LocalMongo, mongo_database: str) -> dict[str, str]:
-    return {
-        "CLV_KAFKA_BOOTSTRAP_SERVERS": topics,
-        "CLV_MONGO_URI": mongo.uri,
-        "CLV_MONGO_DATABASE": mongo_database,
-        "CLV_SINK_RETRY_SECONDS_MAX": "0.5",
-    }
-
-
-@pytest.fixture
-def database(mongo: LocalMongo, mongo_database: str) -> Iterator[Mongo]:
-    with MongoClient[dict[str, Any]](mongo.uri) as client:
-        yield client[mongo_database]
-
-
-@pytest.fixture
-def own_mongo() -> Iterator[LocalMongo]:
-    """A server of the test's own, to be killed."""
-    with LocalMongo() as server:
-        yield server
+def env(sink_environment: dict[str, str]) -> dict[str, str]:
+    return sink_environment
 
 
 @pytest.fixture

@@ -4,15 +4,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from confluent_kafka import Message
-from pymongo import MongoClient
 from pymongo.database import Database
 
-from deploy.local.mongo import LocalMongo
 from deploy.local.processes import ServiceProcess
 from schemas.dead_letters import DeadLetter, Origin, Reason, letter_key, to_record
 from schemas.mongo import CUSTOMERS, DEAD_LETTERS, ERASURES, PREDICTION_HISTORY, erasure_id
@@ -34,19 +32,8 @@ HOUR_MS = 3_600_000
 
 
 @pytest.fixture
-def env(topics: str, mongo: LocalMongo, mongo_database: str) -> dict[str, str]:
-    return {
-        "CLV_KAFKA_BOOTSTRAP_SERVERS": topics,
-        "CLV_MONGO_URI": mongo.uri,
-        "CLV_MONGO_DATABASE": mongo_database,
-        "CLV_SINK_RETRY_SECONDS_MAX": "0.5",
-    }
-
-
-@pytest.fixture
-def database(mongo: LocalMongo, mongo_database: str) -> Iterator[Mongo]:
-    with MongoClient[dict[str, Any]](mongo.uri) as client:
-        yield client[mongo_database]
+def env(sink_environment: dict[str, str]) -> dict[str, str]:
+    return sink_environment
 
 
 def letter(offset: int, value: bytes | None, *, key: bytes | None = None, arrived_ms: int = NOW_MS) -> DeadLetter:

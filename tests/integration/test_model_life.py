@@ -21,7 +21,7 @@ from deploy.local.mongo import LocalMongo
 from deploy.local.processes import ServiceProcess
 from domain.drift import reference
 from domain.features import FEATURE_NAMES
-from schemas.customer_features import CustomerFeatures, encode_features, feature_matrix
+from schemas.customer_features import CustomerFeatures, feature_matrix
 from schemas.predictions import decode_prediction, prediction_id
 from schemas.tombstones import Cause, cause_headers
 from schemas.topics import CHALLENGER_PREDICTIONS, CUSTOMER_FEATURES, PREDICTIONS
@@ -31,6 +31,7 @@ from services.runtime.registry import with_registry
 from tests.bundles import feature_messages, graph, write_bundle
 from tests.integration.features_support import features_environment, history
 from tests.integration.features_support import publish as publish_orders
+from tests.integration.line_support import ending_cleanly, publish_features
 from tests.support import committed_lag, metric, newest_by_customer, produce, read_all, ready, wait_for
 
 pytestmark = pytest.mark.integration
@@ -53,21 +54,7 @@ def env(topics: str, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def service(service: Start) -> Iterator[Start]:
-    """A scorer that still runs at the end leaves its group at once."""
-    started: list[ServiceProcess] = []
-
-    def start(name: str, env: dict[str, str], *, wait: bool = True) -> ServiceProcess:
-        started.append(service(name, env, wait=wait))
-        return started[-1]
-
-    yield start
-    ended = [each.stop() for each in started if each.alive]
-    assert ended == [0] * len(ended), [each.log_tail(20) for each in started]
-
-
-def publish(servers: str, messages: list[CustomerFeatures], **extra: Any) -> None:
-    pairs = [(each.customer_id.encode(), encode_features(each)) for each in messages]
-    produce(servers, CUSTOMER_FEATURES, pairs, **extra)
+    yield from ending_cleanly(service)
 
 
 def values_of(servers: str, topic: str) -> list[dict[str, Any]]:
@@ -114,7 +101,7 @@ def test_swaps_and_a_kill_leave_every_message_with_one_prediction_by_a_champion(
 
     def stream(prefix: str) -> None:
         sent.extend(messages := feature_messages(1500, prefix=prefix))
-        publish(topics, messages)
+        publish_features(topics, messages)
 
     for turn in range(6):
         stream(f"r{turn}-")
@@ -157,12 +144,12 @@ def test_features_emitted_anew_on_request_are_scored_by_the_new_model(
     point_to(models, first)
     process = service("scorer", env)
     messages = feature_messages(50)
-    publish(topics, messages)
+    publish_features(topics, messages)
     read_all(topics, PREDICTIONS, at_least=50)
     second = write_bundle(models, graph(scale=2.0))
     point_to(models, second)
     wait_for(lambda: metric(process, "clv_model_info", model_version=second) == 1, "the swap")
-    publish(topics, messages)
+    publish_features(topics, messages)
     made = [json.loads(each.value()) for each in read_all(topics, PREDICTIONS, at_least=100)]
     assert [each["model_version"] for each in made].count(second) == 50
     assert metric(process, "clv_predictions_known_total") == 0
@@ -179,7 +166,7 @@ def test_a_challenger_predicts_the_same_features_on_a_topic_of_its_own(
     process = service("scorer", {**env, "CLV_SCORER_CHALLENGER_SHARE": "1"})
     wait_for(lambda: metric(process, "clv_challenger_info", model_version=challenger) == 1, "the trial to begin")
     messages = feature_messages(300)
-    publish(topics, messages, timestamp=1_700_000_000_123)
+    publish_features(topics, messages, timestamp=1_700_000_000_123)
     records = read_all(topics, CHALLENGER_PREDICTIONS, at_least=300)
     model = load_model(models / challenger, "USD")
     expected = model.predict(feature_matrix([each.features for each in messages])).expected_value
@@ -206,7 +193,7 @@ def test_a_challenger_predicts_the_same_features_on_a_topic_of_its_own(
 
     (models / "challenger").unlink()
     wait_for(lambda: metric(process, "clv_challenger_info", model_version=challenger) == 0, "the trial to end")
-    publish(topics, feature_messages(20, prefix="after"))
+    publish_features(topics, feature_messages(20, prefix="after"))
     read_all(topics, PREDICTIONS, at_least=321)
     produce(topics, CUSTOMER_FEATURES, [(b"c1", None)])
     wait_for(lambda: len(read_all(topics, CHALLENGER_PREDICTIONS)) == 302, "a tombstone without a challenger")
@@ -235,7 +222,7 @@ def test_a_failing_challenger_is_set_aside_and_the_champion_goes_on(
     process = service("scorer", env)
     wait_for(lambda: metric(process, "clv_challenger_info", model_version=failing) == 1, "the trial to begin")
     for turn in range(3):
-        publish(topics, feature_messages(200, prefix=f"t{turn}-"))
+        publish_features(topics, feature_messages(200, prefix=f"t{turn}-"))
         read_all(topics, PREDICTIONS, at_least=200 * (turn + 1))
     wait_for(lambda: nothing_left(topics), "all to be committed")
     assert metric(process, "clv_challenger_failures_total", reason="model") == 1
@@ -247,7 +234,7 @@ def test_a_failing_challenger_is_set_aside_and_the_champion_goes_on(
     wait_for(lambda: "challenger_refused" in process.log_tail(50), "the refusal")
     point_to(models, good := write_bundle(models, graph(scale=3.0)), "challenger")
     wait_for(lambda: metric(process, "clv_challenger_info", model_version=good) == 1, "another trial")
-    publish(topics, feature_messages(50, prefix="z"))
+    publish_features(topics, feature_messages(50, prefix="z"))
     assert len(read_all(topics, CHALLENGER_PREDICTIONS, at_least=50)) == 50
 
 
@@ -268,13 +255,13 @@ def test_without_mongodb_the_model_at_hand_stays_and_it_is_said_once(
         server.kill()
         wait_for(lambda: metric(process, "clv_registry_away") == 1, "the outage to be seen", 60)
         point_to(tmp_path / "models", write_bundle(tmp_path / "models", graph(scale=9.0)))  # trained here, not promoted
-        publish(topics, feature_messages(30))
+        publish_features(topics, feature_messages(30))
         made = [json.loads(each.value()) for each in read_all(topics, PREDICTIONS, at_least=30)]
         assert {each["model_version"] for each in made} == {first}
         process.kill()
         process.start()  # without MongoDB: the folder has what was last told
         wait_for(lambda: ready(process), "the scorer to be ready", 60, lambda: process.log_tail(20))
-        publish(topics, feature_messages(30, prefix="d"))
+        publish_features(topics, feature_messages(30, prefix="d"))
         made = [json.loads(each.value()) for each in read_all(topics, PREDICTIONS, at_least=60)]
         assert {each["model_version"] for each in made} == {first}
         assert process.log_tail(500).count("registry_away") == 2, "once by each process"
@@ -330,11 +317,11 @@ def test_drift_is_shown_against_the_training_population(
     }
     point_to(models, write_bundle(models, **known))
     process = service("scorer", {**env, "CLV_SCORER_DRIFT_MIN_CUSTOMERS": "1500"})
-    publish(topics, feature_messages(1000, seed=4))
+    publish_features(topics, feature_messages(1000, seed=4))
     wait_for(lambda: metric(process, "clv_drift_customers") == 950, "950 with an order")
     assert math.isnan(metric(process, "clv_feature_drift_psi", feature="recency_days")), "too few to tell"
     for _ in range(2):  # again and again: each customer counts once
-        publish(topics, feature_messages(2000, seed=5, prefix="e"))
+        publish_features(topics, feature_messages(2000, seed=5, prefix="e"))
     wait_for(lambda: metric(process, "clv_drift_customers") == 950 + 1900, "all with an order")
     wait_for(lambda: nothing_left(topics), "all to be scored")
     assert math.isnan(metric(process, "clv_feature_drift_psi", feature="recency_months")), "not told by the bundle"
@@ -349,7 +336,7 @@ def test_drift_is_shown_against_the_training_population(
         )
         for each in feature_messages(2000, seed=6, events=2, prefix="e")
     ]
-    publish(topics, dear)
+    publish_features(topics, dear)
     wait_for(lambda: metric(process, "clv_feature_drift_psi", feature="average_order_value") > 0.25, "the change")
     wait_for(lambda: metric(process, "clv_prediction_drift_psi", outcome="expected_value") > 0.25, "what it does")
     assert metric(process, "clv_feature_drift_psi", feature="recency_days") < 0.03

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from prometheus_client import REGISTRY
-from pymongo import MongoClient
 from pymongo.database import Database
 
 from deploy.local.mongo import LocalMongo
@@ -47,12 +46,6 @@ class FakeRecord:
     partition: int = 0
     offset: int = 0
     headers: tuple[tuple[str, bytes], ...] = ()
-
-
-@pytest.fixture
-def database(mongo: LocalMongo, mongo_database: str) -> Iterator[Mongo]:
-    with MongoClient[dict[str, Any]](mongo.uri) as client:
-        yield client[mongo_database]
 
 
 @pytest.fixture

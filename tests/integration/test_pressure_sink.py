@@ -1,6 +1,6 @@
 """Many predictions wait while MongoDB is away: the sink holds a bounded part of them, and stores all of them later."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,13 +23,6 @@ pytestmark = pytest.mark.integration
 WAITING = 40_000
 GROWTH_BYTES_MAX = 150 * 1024 * 1024
 """Of the sink while predictions wait: what it has fetched ahead (9 MiB a partition), and the batch in hand."""
-
-
-@pytest.fixture
-def own_mongo() -> Iterator[LocalMongo]:
-    """A server of the test's own, to be killed and paused."""
-    with LocalMongo() as server:
-        yield server
 
 
 def publish(servers: str, version: int, count: int) -> None:

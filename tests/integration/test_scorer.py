@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from schemas.topics import CUSTOMER_FEATURES, DEAD_LETTERS, PREDICTIONS, SEGMENT
 from services.inference.model import load_model
 from services.runtime.bundle import point_to
 from tests.bundles import OTHER_QUINTILES, feature_messages, graph, write_bundle
+from tests.integration.line_support import ending_cleanly, publish_features
 from tests.support import http, metric, newest_by_customer, produce, read_all, ready, wait_for
 
 pytestmark = pytest.mark.integration
@@ -29,16 +30,7 @@ Start = Callable[..., ServiceProcess]
 
 @pytest.fixture
 def service(service: Start) -> Iterator[Start]:
-    """Each scorer that still runs at the end of its test must end cleanly, and so leaves its group at once."""
-    started: list[ServiceProcess] = []
-
-    def start(name: str, env: dict[str, str], *, wait: bool = True) -> ServiceProcess:
-        started.append(service(name, env, wait=wait))
-        return started[-1]
-
-    yield start
-    ended = [each.stop() for each in started if each.alive]
-    assert ended == [0] * len(ended), [each.log_tail(20) for each in started]
+    yield from ending_cleanly(service)
 
 
 @pytest.fixture
@@ -58,11 +50,6 @@ def env(topics: str, models: Path) -> dict[str, str]:
         "CLV_SCORER_MODEL_POLL_SECONDS": "0.2",
         "CLV_SCORER_THRESHOLDS_SECONDS": "0.3",
     }
-
-
-def publish(servers: str, messages: Iterable[CustomerFeatures], **extra: Any) -> None:
-    pairs = [(each.customer_id.encode(), encode_features(each)) for each in messages]
-    produce(servers, CUSTOMER_FEATURES, pairs, **extra)
 
 
 def end_offsets(servers: str, topic: str) -> int:
@@ -92,7 +79,7 @@ def test_each_customer_gets_the_prediction_the_model_makes(
 ) -> None:
     messages = feature_messages(300)
     service("scorer", env)
-    publish(topics, messages, timestamp=1_700_000_000_123)
+    publish_features(topics, messages, timestamp=1_700_000_000_123)
     records = read_all(topics, PREDICTIONS, at_least=300)
     model = load_model(models / (models / "current").read_text().strip(), "USD")
     outcomes = model.predict(feature_matrix([each.features for each in messages]))
@@ -115,11 +102,11 @@ def test_each_customer_gets_the_prediction_the_model_makes(
 def test_redelivery_repeats_the_same_bytes(topics: str, env: dict[str, str], service: Start) -> None:
     first, second = feature_messages(50), feature_messages(50, seed=1, events=2)
     service("scorer", env)
-    publish(topics, first)
+    publish_features(topics, first)
     read_all(topics, PREDICTIONS, at_least=50)
-    publish(topics, second)
+    publish_features(topics, second)
     read_all(topics, PREDICTIONS, at_least=100)
-    publish(topics, second)
+    publish_features(topics, second)
     by_key: dict[bytes, list[bytes]] = defaultdict(list)
     for record in read_all(topics, PREDICTIONS, at_least=150):
         by_key[record.key()].append(record.value())
@@ -133,10 +120,10 @@ def test_features_older_than_the_prediction_are_not_scored_again(
     topics: str, env: dict[str, str], service: Start
 ) -> None:
     service("scorer", env)
-    publish(topics, feature_messages(20, events=2))
+    publish_features(topics, feature_messages(20, events=2))
     read_all(topics, PREDICTIONS, at_least=20)
-    publish(topics, feature_messages(20, events=1))
-    publish(topics, feature_messages(20, events=3))
+    publish_features(topics, feature_messages(20, events=1))
+    publish_features(topics, feature_messages(20, events=3))
     records = read_all(topics, PREDICTIONS, at_least=40)
     never_goes_back(records)
     assert len(records) == 40
@@ -185,11 +172,11 @@ def test_a_tombstone_is_passed_on_and_the_customer_starts_anew(
 ) -> None:
     (message,) = feature_messages(1)
     service("scorer", env)
-    publish(topics, [message])
+    publish_features(topics, [message])
     read_all(topics, PREDICTIONS, at_least=1)
     produce(topics, CUSTOMER_FEATURES, [(b"c0", None)])
     assert read_all(topics, PREDICTIONS, at_least=2)[-1].value() is None
-    publish(topics, [message])
+    publish_features(topics, [message])
     last = read_all(topics, PREDICTIONS, at_least=3)[-1]
     assert decode_prediction(last.value()).previous_segment is None
 
@@ -200,7 +187,7 @@ def test_after_kill_9_in_the_middle_every_customer_has_the_newest(
     rounds = [feature_messages(4000, seed=number, events=number) for number in range(1, 4)]
     process = service("scorer", env)
     for number, messages in enumerate(rounds):
-        publish(topics, messages)
+        publish_features(topics, messages)
         wait_for(lambda n=number: end_offsets(topics, PREDICTIONS) > 4000 * n, "the stream to flow", 60)
         process.kill()
         process.start()
@@ -220,18 +207,18 @@ def test_after_kill_9_in_the_middle_every_customer_has_the_newest(
 
 def test_a_second_scorer_may_come_and_go_while_streaming(topics: str, env: dict[str, str], service: Start) -> None:
     service("scorer", env)
-    publish(topics, feature_messages(2000, prefix="a"))
+    publish_features(topics, feature_messages(2000, prefix="a"))
     other = service("scorer", env, wait=False)
     wanted = 2000
     for prefix in "bcdefghijk":  # customers of their own, so that a batch lost in a rebalance cannot be made good later
-        publish(topics, feature_messages(2000, prefix=prefix))
+        publish_features(topics, feature_messages(2000, prefix=prefix))
         wanted += 2000
         if ready(other) and prefix > "e":
             break
     wait_for(lambda: ready(other), "the second scorer", 60, lambda: other.log_tail(30))
-    publish(topics, feature_messages(2000, prefix="y"))
+    publish_features(topics, feature_messages(2000, prefix="y"))
     assert other.stop() == 0
-    publish(topics, feature_messages(2000, prefix="z"))
+    publish_features(topics, feature_messages(2000, prefix="z"))
     wait_for(lambda: len(newest_versions(topics)) == wanted + 4000, "all customers", 60)
 
 
@@ -249,15 +236,15 @@ def test_a_model_swap_while_streaming_loses_nothing(
         },
     )
     process = service("scorer", env)
-    publish(topics, feature_messages(2000, events=1))
+    publish_features(topics, feature_messages(2000, events=1))
     wait_for(lambda: end_offsets(topics, PREDICTIONS) > 0, "the first predictions")
     point_to(models, second)
     count = 1
     while metric(process, "clv_model_info", model_version=second) != 1:
         assert count < 60, process.log_tail(20)
         count += 1
-        publish(topics, feature_messages(500, events=count))
-    publish(topics, feature_messages(2000, events=count + 1))
+        publish_features(topics, feature_messages(500, events=count))
+    publish_features(topics, feature_messages(2000, events=count + 1))
     wanted = {each.customer_id: each.feature_version for each in feature_messages(2000, events=count + 1)}
     wait_for(lambda: newest_versions(topics) == wanted, "every customer's newest", 60, lambda: process.log_tail(20))
     newest = newest_by_customer(topics, PREDICTIONS)
@@ -277,7 +264,7 @@ def test_a_bundle_that_cannot_be_used_leaves_the_former_in_use(
     broken = write_bundle(models, currency="EUR")
     point_to(models, broken)
     wait_for(lambda: "model_refused" in process.log_tail(50), "the refusal to be logged")
-    publish(topics, feature_messages(10))
+    publish_features(topics, feature_messages(10))
     made = read_all(topics, PREDICTIONS, at_least=10)
     assert {json.loads(each.value())["model_version"] for each in made} == {first}
     assert ready(process)
@@ -309,7 +296,7 @@ def test_thresholds_follow_the_population_of_all_scorers(
     live = {**env, "CLV_SCORER_MIN_POPULATION": "200"}
     one, two = service("scorer", live), service("scorer", live)
     messages = feature_messages(3000)
-    publish(topics, messages)
+    publish_features(topics, messages)
     read_all(topics, PREDICTIONS, at_least=3000)
     buyers = sum(each.features["monetary"] is not None for each in messages)
     for process in (one, two):
@@ -319,7 +306,7 @@ def test_thresholds_follow_the_population_of_all_scorers(
     model = load_model(models / (models / "current").read_text().strip(), "USD")
     values = model.predict(feature_matrix([each.features for each in messages])).expected_value
     values = values[[each.features["monetary"] is not None for each in messages]]
-    publish(topics, feature_messages(3000, events=2))
+    publish_features(topics, feature_messages(3000, events=2))
     records = read_all(topics, PREDICTIONS, at_least=6000)
     made = [each for each in (decode_prediction(r.value()) for r in records) if each.feature_version >= 200_000]
     assert len(made) == 3000
@@ -340,7 +327,7 @@ def test_thresholds_follow_the_population_of_all_scorers(
 
 def test_sigterm_ends_it_within_ten_seconds_and_commits(topics: str, env: dict[str, str], service: Start) -> None:
     process = service("scorer", env)
-    publish(topics, feature_messages(5000))
+    publish_features(topics, feature_messages(5000))
     wait_for(lambda: end_offsets(topics, PREDICTIONS) > 0, "the stream to flow")
     began = time.monotonic()
     assert process.stop() == 0

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from services.sink.documents import Erased, Plan, Write, judge, plan
 from services.sink.mongo import Store, connect, ensure_collections
 from services.sink.settings import SinkSettings
 from tests.bundles import feature_messages, write_bundle
+from tests.integration.line_support import ending_cleanly, publish_predictions
 from tests.support import http, metric, produce, read_all, ready, wait_for
 from tests.unit.sink.examples import prediction
 
@@ -38,43 +39,12 @@ NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def service(service: Start) -> Iterator[Start]:
-    """Each service that still runs at the end of its test must end cleanly, and so leaves its group at once."""
-    started: list[ServiceProcess] = []
-
-    def start(name: str, env: dict[str, str], *, wait: bool = True) -> ServiceProcess:
-        started.append(service(name, env, wait=wait))
-        return started[-1]
-
-    yield start
-    ended = [each.stop() for each in started if each.alive]
-    assert ended == [0] * len(ended), [each.log_tail(20) for each in started]
+    yield from ending_cleanly(service)
 
 
 @pytest.fixture
-def env(topics: str, mongo: LocalMongo, mongo_database: str) -> dict[str, str]:
-    return {
-        "CLV_KAFKA_BOOTSTRAP_SERVERS": topics,
-        "CLV_MONGO_URI": mongo.uri,
-        "CLV_MONGO_DATABASE": mongo_database,
-        "CLV_SINK_RETRY_SECONDS_MAX": "0.5",
-    }
-
-
-@pytest.fixture
-def database(mongo: LocalMongo, mongo_database: str) -> Iterator[Mongo]:
-    with MongoClient[dict[str, Any]](mongo.uri) as client:
-        yield client[mongo_database]
-
-
-@pytest.fixture
-def own_mongo() -> Iterator[LocalMongo]:
-    """A server of the test's own, to be killed and paused."""
-    with LocalMongo() as server:
-        yield server
-
-
-def publish(servers: str, messages: Iterable[Prediction], **extra: Any) -> None:
-    produce(servers, PREDICTIONS, [(each.customer_id.encode(), encode_prediction(each)) for each in messages], **extra)
+def env(sink_environment: dict[str, str]) -> dict[str, str]:
+    return sink_environment
 
 
 def versions(database: Mongo) -> dict[str, int]:
@@ -93,7 +63,7 @@ def test_predictions_are_stored_whole_in_both_collections(
 ) -> None:
     process = service("sink", env)
     messages = [prediction(f"c{number}", version, value=number) for version in (1, 2) for number in range(100)]
-    publish(topics, messages)
+    publish_predictions(topics, messages)
     wait_for(lambda: database[PREDICTION_HISTORY].count_documents({}) == 200, "the history", 30, process.log_tail)
     wait_for(lambda: set(versions(database).values()) == {2}, "the newest", 30, process.log_tail)
     newest = {each.customer_id: each for each in messages}
@@ -112,11 +82,11 @@ def test_redelivery_changes_nothing_but_the_time(
 ) -> None:
     process = service("sink", env)
     messages = [prediction(f"c{number}", 1, value=number) for number in range(50)]
-    publish(topics, messages)
+    publish_predictions(topics, messages)
     wait_for(lambda: database[PREDICTION_HISTORY].count_documents({}) == 50, "the history")
     wait_for(lambda: len(versions(database)) == 50, "the customers")
     before = everything(database)
-    publish(topics, [*messages, *messages])
+    publish_predictions(topics, [*messages, *messages])
     wait_for(lambda: metric(process, "clv_records_processed_total") == 150, "the repeats")
     without_time = [[{**each, "updated_at": None} for each in state] for state in (before, everything(database))]
     assert without_time[0] == without_time[1]
@@ -126,9 +96,9 @@ def test_an_older_prediction_after_a_newer_is_refused_and_counted(
     topics: str, env: dict[str, str], database: Mongo, service: Start
 ) -> None:
     process = service("sink", env)
-    publish(topics, [prediction("c", 5, value=5.0)])
+    publish_predictions(topics, [prediction("c", 5, value=5.0)])
     wait_for(lambda: versions(database) == {"c": 5}, "the newer")
-    publish(topics, [prediction("c", 4, value=4.0)])
+    publish_predictions(topics, [prediction("c", 4, value=4.0)])
     wait_for(lambda: database[PREDICTION_HISTORY].count_documents({}) == 2, "both in the history")
     wait_for(lambda: metric(process, "clv_mongo_stale_writes_total") == 1, "the older to be counted")
     found = database[CUSTOMERS].find_one({"_id": "c"})
@@ -156,7 +126,7 @@ def test_poison_is_a_dead_letter_and_the_rest_goes_on(
     assert found == {b"bad": "invalid_field", b"c2": "invalid_json", b"c3": "key_mismatch", b"c4": "invalid_field"}
     assert {each.key: each.value for each in letters}[b"bad"] == unwanted
     wait_for(lambda: set(versions(database)) == {"c1", "c5"}, "the good ones", 30, process.log_tail)
-    publish(topics, [prediction("c6")])
+    publish_predictions(topics, [prediction("c6")])
     wait_for(lambda: set(versions(database)) == {"c1", "c5", "c6"}, "the line to go on", 30, process.log_tail)
 
 
@@ -164,7 +134,7 @@ def test_a_tombstone_deletes_the_customer_from_both_collections(
     topics: str, env: dict[str, str], database: Mongo, service: Start
 ) -> None:
     process = service("sink", env)
-    publish(topics, [prediction("gone", 1), prediction("gone", 2), prediction("stays", 1)])
+    publish_predictions(topics, [prediction("gone", 1), prediction("gone", 2), prediction("stays", 1)])
     wait_for(lambda: len(versions(database)) == 2, "the customers")
     produce(topics, PREDICTIONS, [(b"gone", None)])
     wait_for(lambda: set(versions(database)) == {"stays"}, "the erasure", 30, process.log_tail)
@@ -177,7 +147,7 @@ def test_after_kill_9_in_the_middle_nothing_is_missing(
     process = service("sink", {**env, "CLV_SINK_BATCH_RECORDS": "500"})
     count = 0
     for version in (1, 2, 3):
-        publish(topics, [prediction(f"c{number}", version) for number in range(4000)])
+        publish_predictions(topics, [prediction(f"c{number}", version) for number in range(4000)])
         count += 4000
         wait_for(lambda n=count: database[PREDICTION_HISTORY].estimated_document_count() > n - 3900, "the flow", 60)
         process.kill()
@@ -192,14 +162,14 @@ def test_a_second_sink_may_come_and_go_while_streaming(
     topics: str, env: dict[str, str], database: Mongo, service: Start
 ) -> None:
     service("sink", env)
-    publish(topics, [prediction(f"a{number}") for number in range(3000)])
+    publish_predictions(topics, [prediction(f"a{number}") for number in range(3000)])
     other = service("sink", env, wait=False)
     for prefix in "bcde":
-        publish(topics, [prediction(f"{prefix}{number}") for number in range(3000)])
+        publish_predictions(topics, [prediction(f"{prefix}{number}") for number in range(3000)])
     wait_for(lambda: ready(other), "the second sink", 60, lambda: other.log_tail(30))
-    publish(topics, [prediction(f"y{number}") for number in range(3000)])
+    publish_predictions(topics, [prediction(f"y{number}") for number in range(3000)])
     assert other.stop() == 0
-    publish(topics, [prediction(f"z{number}") for number in range(3000)])
+    publish_predictions(topics, [prediction(f"z{number}") for number in range(3000)])
     wait_for(lambda: database[CUSTOMERS].count_documents({}) == 21_000, "all customers", 60)
     wait_for(lambda: database[PREDICTION_HISTORY].count_documents({}) == 21_000, "all of the history")
 
@@ -208,12 +178,12 @@ def test_it_catches_up_after_mongodb_was_killed_while_streaming(
     topics: str, env: dict[str, str], own_mongo: LocalMongo, service: Start
 ) -> None:
     process = service("sink", {**env, "CLV_MONGO_URI": own_mongo.uri, "CLV_SINK_BATCH_RECORDS": "500"})
-    publish(topics, [prediction(f"c{number}", 1) for number in range(8000)])
+    publish_predictions(topics, [prediction(f"c{number}", 1) for number in range(8000)])
     with MongoClient[dict[str, Any]](own_mongo.uri) as client:
         database = client[env["CLV_MONGO_DATABASE"]]
         wait_for(lambda: database[CUSTOMERS].estimated_document_count() > 0, "the stream to flow")
         own_mongo.kill()
-        publish(topics, [prediction(f"c{number}", 2) for number in range(8000)])
+        publish_predictions(topics, [prediction(f"c{number}", 2) for number in range(8000)])
         wait_for(lambda: metric(process, "clv_mongo_retries_total") > 0, "an attempt to fail")
         wait_for(lambda: not ready(process), "readiness to tell")
         assert "mongo" in http(process, "/readyz")[1]["problems"]
@@ -232,7 +202,7 @@ def test_sigterm_ends_it_within_ten_seconds_while_mongodb_is_away(
         own_mongo.kill()
     else:
         own_mongo.pause()
-    publish(topics, [prediction("c")])
+    publish_predictions(topics, [prediction("c")])
     wait_for(lambda: not ready(process) or "mongo_away" in process.log_tail(50), "the outage to be seen", 30)
     began = time.monotonic()
     assert process.stop(15) == 0, process.log_tail(20)
