@@ -29,6 +29,7 @@ from schemas.http_api.models import (
     Realised,
 )
 from schemas.http_api.outlook import Contribution, Explanation, FactShown, UnionContribution
+from schemas.http_api.predict import BatchAnswer, BatchRow, RowProblem, WhatIfPrediction
 from schemas.http_api.segments import Bin, Flow, Migration, Segments, SegmentSummary
 
 _MODEL, _OTHER_MODEL = "3f6c0d2e9a41b870", "9b1d77aa02c4e651"
@@ -227,5 +228,27 @@ ERASURE = Erasure(
     event_id="erase-6a2f0c1e-8f7b-4d53-9a56-0d1a3c9b7e21",
     request_id="5f0c1d6e9b7a4f0e8f0f3f1b0a4c2d11",
     detail="Kafka has taken customer.erased. The services forget the customer within seconds",
+)
+WHAT_IF = WhatIfPrediction(
+    **_PREDICTION.model_dump(exclude={"feature_version", "previous_segment"}),
+    inputs={"total_orders": 9.0, "average_order_value": 59.9, "customer_age": 41.0},
+    features={"recency_days": 21.0, "frequency": 8.0, "monetary": 539.1},
+    profile_value=531.0,
+    profile_model_version=_OTHER_MODEL,
+    warnings=[],
+    stored=True,
+)
+BATCH = BatchAnswer(
+    request_id="5f0c1d6e9b7a4f0e8f0f3f1b0a4c2d11",
+    accepted=1,
+    rejected=1,
+    rows=[
+        BatchRow(index=0, prediction=WHAT_IF, errors=[]),
+        BatchRow(
+            index=1,
+            prediction=None,
+            errors=[RowProblem(field="total_orders", detail="Input should be greater than or equal to 1")],
+        ),
+    ],
 )
 CARD = "<!doctype html><title>Model card</title>"

@@ -31,6 +31,7 @@ from schemas.http_api.predict import (
 )
 from schemas.http_api.problem import FieldProblem
 from schemas.mongo import WhatIfDocument
+from services.api import examples
 from services.api.batching import MicroBatcher
 from services.api.bundle_follower import BundleFollower
 from services.api.csv_export import wants_csv
@@ -264,7 +265,7 @@ def predict_router(predictor: Predictor) -> APIRouter:
             "little more. Nothing is said of any real customer."
         ),
         response_model=WhatIfPrediction,
-        responses=responses(400, 409, 413, 415, 422, 503),
+        responses=examples.example(examples.WHAT_IF) | responses(400, 409, 413, 415, 422, 503),
         openapi_extra=_body({"application/json": WhatIf.model_json_schema()}),
     )
     async def predict(
@@ -285,7 +286,12 @@ def predict_router(predictor: Predictor) -> APIRouter:
         response_model=BatchAnswer,
         responses={
             **responses(400, 413, 415, 422, 503),
-            200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
+            200: {
+                "content": {
+                    "application/json": {"example": examples.BATCH.model_dump(mode="json")},
+                    "text/csv": {"schema": {"type": "string"}, "example": header_line()},
+                }
+            },
         },
         openapi_extra=_body(
             {"application/json": BatchRequest.model_json_schema(), "text/csv": {"type": "string"}},
