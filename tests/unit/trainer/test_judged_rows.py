@@ -68,7 +68,7 @@ def rows(draw: st.DrawFn) -> dict[str, str]:
 @example([GOOD | {"currency": "EUR", "amount": "0"}])
 @example([GOOD | {"currency": "JPY", "amount": "1.5"}])
 @example([GOOD | {"amount": "1" * 41, "order_id": ""}])
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_trainer_and_ingest_judge_a_row_alike(cells: list[dict[str, str]]) -> None:
     orders = table(cells)
     judged = judge(orders, "USD", NOW_MS)
