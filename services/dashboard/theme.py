@@ -81,6 +81,7 @@ td .clv-badge {{ white-space: nowrap; }}
 .st-key-live [data-stale="true"] {{ opacity: 1 !important; }}
 a:focus-visible, button:focus-visible, [role="button"]:focus-visible, [role="tab"]:focus-visible,
 .clv-scroll:focus-visible, summary:focus-visible {{ outline: 3px solid {BLUE} !important; outline-offset: 2px; }}
+[data-testid="stMain"]:focus-visible {{ outline: 3px solid {BLUE}; outline-offset: -3px; }}
 @media (max-width: 640px) {{
   .stMainBlockContainer {{ padding: 4rem 1rem 2rem; }}
   .clv-figures, .clv-figures.beside {{ grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .5rem; }}

@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,12 +18,8 @@ from playwright.sync_api import expect
 
 from cli.demo_data import load_demo_data
 from cli.platform import Platform
-from deploy.local import binaries
 from services.dashboard.formatting import SEGMENTS, money, percent
 from services.runtime.http.key_file import Scope, encode_keys, new_key
-from services.trainer.orders_file import read_cdnow
-from services.trainer.sources.orders import from_table
-from services.trainer.train import train
 from tests.e2e.dashboard_site import (
     FOCUS_IS_SEEN,
     NAME_OF_FOCUSED,
@@ -46,26 +43,22 @@ PARTS = 5
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Every 32nd customer of CDNOW, whose orders have come in a few parts, so that predictions have a past."""
+def site(cdnow_slice: Path, cdnow_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A slice of CDNOW, whose orders have come in a few parts, so that predictions have a past."""
     chromium()
     folder = tmp_path_factory.mktemp("dashboard")
-    lines = [line for line in binaries.cdnow_purchases().read_text().splitlines() if line.split()[:1]]
-    kept = [line for line in lines if line.split()[0].isdigit() and int(line.split()[0]) % 32 == 0]
-    (folder / "orders.txt").write_text("\n".join(kept) + "\n")
-    train(from_table(read_cdnow(folder / "orders.txt"), date(1998, 1, 1), "USD"), 120, folder / "models")
-    data = load_demo_data(folder / "orders.txt", {}, "USD", lambda _: None)
+    data = load_demo_data(cdnow_slice, {}, "USD", lambda _: None)
     settings = {
         "CLV_FEATURES_CLOCK": "event",
         "CLV_FEATURES_REFRESH_SECONDS": "0",
         "CLV_SCORER_THRESHOLDS_SECONDS": "1",
         "CLV_API_SUMMARY_SECONDS": "0.5",
-        "CLV_API_DRIFT_MIN_CUSTOMERS": "100",
+        "CLV_API_WHAT_IF_WAIT_MS": "5000",
     }
     services = ("ingest", "features", "scorer", "sink", "api")
     with ExitStack() as stack:
         platform = stack.enter_context(
-            Platform(folder / "models", folder, settings=settings, names=services, usual_ports=False)
+            Platform(cdnow_models, folder, settings=settings, names=services, usual_ports=False)
         )
         dashboard, url = start_dashboard(platform.url("api"), folder / "dashboard.log")
         stack.callback(dashboard.kill)

@@ -39,7 +39,7 @@ LABELS = {
     "customer_age": "Age in years (optional)",
 }
 """By the contract's name of an input: what the form calls it."""
-_FORM, _ANSWER = "predict-form", "predict-answer"
+_FORM, _ASKED, _ANSWER = "predict-form", "predict-asked", "predict-answer"
 
 
 @page
@@ -126,7 +126,7 @@ def _answer(form: WhatIf | None, asked: bool) -> WhatIfPrediction | None:
     if asked or st.session_state.get(_FORM) != form:
         with loading("the prediction", 420):
             st.session_state[_ANSWER] = client().predict(form, store=asked)
-        st.session_state[_FORM] = form
+        st.session_state[_FORM], st.session_state[_ASKED] = form, asked
     answer: WhatIfPrediction = st.session_state[_ANSWER]
     return answer
 
@@ -219,5 +219,8 @@ def _small_print(answer: WhatIfPrediction) -> str:
     parts = [f"Model {answer.model_version}", f"as of {day(answer.as_of)}"]
     if answer.profile_value is not None:
         parts.append(f"classic profile model: {money(answer.profile_value, answer.currency)} so far")
-    parts.append("kept as a what-if prediction" if answer.stored else "not kept")
+    if answer.stored:
+        parts.append("kept as a what-if prediction")
+    else:
+        parts.append("its keeping was not confirmed in time" if st.session_state[_ASKED] else "an example, not kept")
     return " · ".join(parts)
