@@ -4,8 +4,8 @@ It stands in the answer's header, in every problem's body and in every log line 
 never let a client write into logs what is not an id.
 """
 
+import os
 import re
-import uuid
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,7 +32,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope[_SCOPE_KEY] = _id_sent(scope) or uuid.uuid4().hex
+        request_id = scope[_SCOPE_KEY] = _id_sent(scope) or os.urandom(16).hex()
         header = (b"x-request-id", request_id.encode())
 
         async def send_with_id(message: Message) -> None:

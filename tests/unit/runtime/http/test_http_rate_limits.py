@@ -60,6 +60,15 @@ def test_in_any_stretch_of_time_no_more_pass_than_burst_and_rate_allow(allowed, 
             assert last - first + 1 <= burst + Fraction(per_second) * seconds
 
 
+@pytest.mark.parametrize("per_second", [0.1, 3.0, 7.7, 1000.0, 33_333.3])
+def test_who_sends_as_soon_as_it_may_is_not_faster_than_the_rate(per_second: float):
+    limits, limiter, now_ns, passed = rate(per_second, 5), RateLimiter(), 0, 0
+    for _ in range(2000):
+        wait_ns = limiter.take("c", limits, now_ns).wait_ns
+        now_ns, passed = now_ns + wait_ns, passed + (wait_ns == 0)
+    assert passed <= 5 + Fraction(per_second) * Fraction(now_ns, NS_PER_SECOND) <= passed + 1
+
+
 @given(RATES, GAPS_NS)
 def test_who_waits_as_long_as_is_said_passes_and_who_waits_less_does_not(allowed, gaps_ns: Sequence[int]):
     limits, limiter = rate(*allowed), RateLimiter()
