@@ -16,9 +16,10 @@ from pydantic.fields import FieldInfo
 
 import services
 from deploy.topic_manifests import OWNED_GLOB, topic_manifest_files
-from schemas.generate import Files, run
+from schemas.generate import Files, run, yaml_text
 from schemas.personal_data import personal_data_page
 from schemas.topic_pages import markdown_table
+from services.api.document import openapi_document
 from services.runtime.settings import PREFIX, CommonSettings
 from services.runtime.telemetry import METRICS
 
@@ -31,6 +32,7 @@ def generated_files() -> Files:
         Path("docs/metrics.md"): metrics_page(),
         Path("docs/settings.md"): settings_page(),
         Path("docs/personal-data.md"): personal_data_page(COMMAND),
+        Path("schemas/openapi.yaml"): yaml_text(openapi_document(), COMMAND),
         **topic_manifest_files(COMMAND),
     }
 

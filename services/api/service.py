@@ -32,54 +32,60 @@ SERVICE = "api"
 _CLOSE_SECONDS = 2.0
 
 
-async def serve(settings: ApiSettings, stop: asyncio.Event) -> None:
-    """Answer until `stop` is set. Raises KnownProblem for what somebody must mend."""
-    health, fanout, arrivals = Health(), Fanout(settings.api_stream_clients, settings.api_stream_queue), Arrivals()
-    servers = settings.kafka_bootstrap_servers
-    pipeline, feed = Pipeline(servers), Feed(servers, arrivals, fanout)
-    eraser = Eraser(servers, settings.api_kafka_timeout_seconds)
-    prediction = Prediction(settings)
-    telemetry.UP.set(1, service=SERVICE, version="1")
-    client = connect(settings)
-    store = Store(client, settings)
-    registry = Registry(client, settings.mongo_database)
-    bundles = Bundles(settings, registry)
-    health.add("mongo", lambda: store.problem)
-    health.add("model", prediction.not_looked)
-    health.add("kafka", lambda: pipeline.problem or feed.problem)
-    app = build_app(
-        settings,
-        health,
-        [
-            prediction.router,
+class Api:
+    """All parts of one process, put together. Connects to nothing before `serve` runs them."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        """Raises KnownProblem for what somebody must mend."""
+        servers = settings.kafka_bootstrap_servers
+        arrivals = Arrivals()
+        self.fanout = Fanout(settings.api_stream_clients, settings.api_stream_queue)
+        self.pipeline, self.feed = Pipeline(servers), Feed(servers, arrivals, self.fanout)
+        self.eraser = Eraser(servers, settings.api_kafka_timeout_seconds)
+        self.prediction = Prediction(settings)
+        self.client = connect(settings)
+        self.store = Store(self.client, settings)
+        registry = Registry(self.client, settings.mongo_database)
+        self.bundles = Bundles(settings, registry)
+        health = Health()
+        health.add("mongo", lambda: self.store.problem)
+        health.add("model", self.prediction.not_looked)
+        health.add("kafka", lambda: self.pipeline.problem or self.feed.problem)
+        routers = [
+            self.prediction.router,
             live_router(
-                store,
+                self.store,
                 arrivals,
-                pipeline,
-                fanout,
+                self.pipeline,
+                self.fanout,
                 summary_seconds=settings.api_summary_seconds,
                 heartbeat_seconds=settings.api_stream_heartbeat_seconds,
             ),
-            segment_router(store, settings.currency, settings.api_summary_seconds),
-            model_router(settings, store, registry, bundles),
-            explanation_router(store, bundles, settings.currency),
-            customer_router(store, settings.currency, settings.api_summary_seconds),
-            erasure_router(eraser),
-            one_customer_router(store),
-        ],
-        prediction.body_bytes_max_by_path,
-    )
+            segment_router(self.store, settings.currency, settings.api_summary_seconds),
+            model_router(settings, self.store, registry, self.bundles),
+            explanation_router(self.store, self.bundles, settings.currency),
+            customer_router(self.store, settings.currency, settings.api_summary_seconds),
+            erasure_router(self.eraser),
+            one_customer_router(self.store),
+        ]
+        self.app = build_app(settings, health, routers, self.prediction.body_bytes_max_by_path)
+
+
+async def serve(settings: ApiSettings, stop: asyncio.Event) -> None:
+    """Answer until `stop` is set. Raises KnownProblem for what somebody must mend."""
+    api = Api(settings)
+    telemetry.UP.set(1, service=SERVICE, version="1")
     async with AsyncExitStack() as stack:
-        stack.callback(client.close)
-        stack.callback(bundles.close)
-        stack.push_async_callback(eraser.close)
-        stack.push_async_callback(prediction.close)
+        stack.callback(api.client.close)
+        stack.callback(api.bundles.close)
+        stack.push_async_callback(api.eraser.close)
+        stack.push_async_callback(api.prediction.close)
         try:
-            await stack.enter_async_context(HttpServer(app, settings.http_host, settings.api_http_port))
+            await stack.enter_async_context(HttpServer(api.app, settings.http_host, settings.api_http_port))
         except OSError as error:
             raise KnownProblem(str(error)) from error
-        stack.callback(fanout.close)  # before the server waits for its answers to end
-        await _beside(stop, [store.watch(), pipeline.watch(), feed.run(), prediction.run()])
+        stack.callback(api.fanout.close)  # before the server waits for its answers to end
+        await _beside(stop, [api.store.watch(), api.pipeline.watch(), api.feed.run(), api.prediction.run()])
 
 
 async def _beside(stop: asyncio.Event, work: list[Coroutine[Any, Any, None]]) -> None:
