@@ -115,7 +115,10 @@ class Identify:
     """ASGI middleware: finds the key of each request, and refuses nobody."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+        """Called when the application serves for the first time: to say that it is open before would be noise."""
         self._app, self._keys = app, keys
+        if not keys.on:
+            log.warning("no_api_keys", consequence="everybody may call everything", remedy="set CLV_HTTP_KEYS_FILE")
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -22,11 +22,9 @@ from services.runtime.http.request_ids import RequestIds
 from services.runtime.http.response_headers import ResponseHeaders
 from services.runtime.http.settings import HttpSettings
 from services.runtime.http.unread_bodies import UnreadBodies
-from services.runtime.logs import logger
 
 _BEARER_SCHEME = "Bearer"
 _EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
-log = logger(__name__)
 
 
 def new_app(
@@ -44,8 +42,6 @@ def new_app(
     service: its name in metrics; by default that of the package that `settings` belongs to.
     """
     keys = ApiKeys.from_file(settings.http_keys_file)
-    if not keys.on:
-        log.warning("no_api_keys", consequence="everybody may call everything", remedy="set CLV_HTTP_KEYS_FILE")
     named = service or type(settings).__module__.split(".")[-2]
     layers = [
         Middleware(RequestIds),

@@ -87,9 +87,10 @@ async def test_without_a_key_only_the_open_paths_answer(file: Path):
 async def test_without_a_keys_file_everything_is_open_and_that_is_said_once():
     with capture_logs() as logs:
         app = build()
-    async with client_of(app) as client:
-        assert (await client.get("/v1/nested/1")).status_code == 200
-        assert (await client.get("/v1/nested/1", headers={"x-api-key": "whatever"})).status_code == 200
+        assert logs == [], "an application that is only described says nothing"
+        async with client_of(app) as client:
+            assert (await client.get("/v1/nested/1")).status_code == 200
+            assert (await client.get("/v1/nested/1", headers={"x-api-key": "whatever"})).status_code == 200
     assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["no_api_keys"]
 
 
