@@ -1,0 +1,22 @@
+"""Java options of a local broker: the caller's, and those of the variable that Kafka's own scripts read."""
+
+import pytest
+
+from deploy.local.kafka import LocalKafka
+
+
+def test_options_of_the_environment_come_before_the_callers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KAFKA_OPTS", "-Done=1 '-Dtwo=2 and more'")
+    options = LocalKafka(jvm_options=("-Dthree=3",))._java_options([])
+    assert [each for each in options if each.startswith(("-Done", "-Dtwo", "-Dthree"))] == [
+        "-Done=1",
+        "-Dtwo=2 and more",
+        "-Dthree=3",
+    ]
+
+
+def test_without_them_nothing_is_added(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KAFKA_OPTS", "-Done=1")
+    more = LocalKafka()._java_options([])
+    monkeypatch.delenv("KAFKA_OPTS")
+    assert [each for each in more if each != "-Done=1"] == LocalKafka()._java_options([])
