@@ -54,7 +54,7 @@ def run(bundle: Path | None, requests_per_second: int, seconds: int) -> dict[str
             found: dict[str, Any] = {"model_version": bundle.name, "requests_per_second": requests_per_second}
             for name, more in {
                 "micro_batched": {},
-                "one_by_one": {"CLV_API_FORMS_AT_ONCE": "1"},
+                "one_by_one": {"CLV_API_FORMS_AT_ONCE": "1", "CLV_API_GATHER_MS": "0"},
             }.items():
                 with _Api(environment | more, Path(folder) / f"{name}.log") as api:
                     found[name] = {

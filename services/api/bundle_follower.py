@@ -5,6 +5,7 @@ of it. Must never leave the API without a model because a newer one cannot be us
 """
 
 import asyncio
+import gc
 from pathlib import Path
 
 from aiokafka.errors import KafkaError
@@ -97,6 +98,11 @@ class BundleFollower:
     async def _follow_models(self) -> None:
         while True:
             await self.load()
+            if not self.looked:
+                # What is there by now stays: to go through it again and again would take a tenth of a second each time,
+                # in which nobody is answered.
+                gc.collect()
+                gc.freeze()
             self.looked = True
             waiting = 1.0 if self.serving is None else self._settings.api_model_poll_seconds
             await asyncio.sleep(min(waiting, self._settings.api_model_poll_seconds))

@@ -86,7 +86,9 @@ class Predictor:
     def __init__(self, settings: PredictSettings, follower: BundleFollower, store: WhatIfStore) -> None:
         self._follower, self._store = follower, store
         self._kept = timedelta(days=settings.api_what_if_days)
-        self._batcher: MicroBatcher[list[float], Answered] = MicroBatcher(self._answer, settings.api_forms_at_once)
+        self._batcher: MicroBatcher[list[float], Answered] = MicroBatcher(
+            self._answer, settings.api_forms_at_once, settings.api_gather_ms / 1000
+        )
         self._explaining = asyncio.Semaphore(_EXPLANATIONS_AT_ONCE)
 
     def serving(self) -> Serving:

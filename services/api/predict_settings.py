@@ -61,6 +61,15 @@ class PredictSettings(CommonSettings):
             le=1024,
         ),
     ] = 64
+    api_gather_ms: Annotated[
+        float,
+        Field(
+            description="How long single forms that arrive soon after a call of the model are gathered for the next, "
+            "milliseconds; a form that arrives while it is quiet never waits",
+            ge=0,
+            le=1000,
+        ),
+    ] = 4.0
     api_batch_bytes_max: Annotated[
         int, Field(description="Largest body of POST /v1/predict/batch, bytes; above it the answer is 413", ge=1024)
     ] = 8 * 1024 * 1024

@@ -17,7 +17,7 @@ def doubling(calls: list[list[int]]):
 
 async def test_a_lone_question_is_a_call_of_its_own_and_waits_for_nobody():
     calls: list[list[int]] = []
-    batcher = MicroBatcher(doubling(calls), 8)
+    batcher = MicroBatcher(doubling(calls), 8, 0.0)
     turns = 0
 
     async def count_turns() -> None:
@@ -33,9 +33,37 @@ async def test_a_lone_question_is_a_call_of_its_own_and_waits_for_nobody():
     assert turns <= 3  # turns of the event loop: no timer, no pause
 
 
+async def test_what_comes_soon_after_a_call_is_gathered_and_what_comes_after_a_pause_is_not():
+    calls: list[list[int]] = []
+    batcher = MicroBatcher(doubling(calls), 8, 0.1)
+    loop = asyncio.get_running_loop()
+    await batcher.ask(0)
+    answered_at = loop.time()
+    asked = []
+    for each in (2, 4, 6):
+        asked.append(asyncio.ensure_future(batcher.ask(each)))
+        await asyncio.sleep(0.005)
+    assert await asyncio.gather(*asked) == [4, 8, 12]
+    assert calls == [[0], [2, 4, 6]]
+    assert loop.time() - answered_at >= 0.09
+    await asyncio.sleep(0.15)
+    began = loop.time()
+    await batcher.ask(8)
+    assert loop.time() - began < 0.09
+    assert calls[2:] == [[8]]
+
+
+async def test_a_full_call_is_not_waited_with():
+    calls: list[list[int]] = []
+    batcher = MicroBatcher(doubling(calls), 3, 60.0)
+    await batcher.ask(0)
+    assert await asyncio.wait_for(asyncio.gather(*(batcher.ask(each) for each in (2, 4, 6))), 5) == [4, 8, 12]
+    assert calls == [[0], [2, 4, 6]]
+
+
 async def test_questions_that_arrive_together_are_one_call_each_with_its_own_answer():
     calls: list[list[int]] = []
-    batcher = MicroBatcher(doubling(calls), 100)
+    batcher = MicroBatcher(doubling(calls), 100, 0.0)
     found = await asyncio.gather(*(batcher.ask(each) for each in range(0, 20, 2)))
     assert found == list(range(0, 40, 4))
     assert calls == [list(range(0, 20, 2))]
@@ -43,14 +71,14 @@ async def test_questions_that_arrive_together_are_one_call_each_with_its_own_ans
 
 async def test_no_call_has_more_questions_than_it_may_and_none_is_left_out():
     calls: list[list[int]] = []
-    batcher = MicroBatcher(doubling(calls), 3)
+    batcher = MicroBatcher(doubling(calls), 3, 0.0)
     assert await asyncio.gather(*(batcher.ask(2 * each) for each in range(8))) == [4 * each for each in range(8)]
     assert [len(each) for each in calls] == [3, 3, 2]
 
 
 async def test_what_comes_during_the_answers_gathers_for_the_next_call():
     calls: list[list[int]] = []
-    batcher = MicroBatcher(doubling(calls), 8)
+    batcher = MicroBatcher(doubling(calls), 8, 0.0)
 
     async def twice(first: int) -> int:
         return await batcher.ask(await batcher.ask(first))
@@ -60,7 +88,7 @@ async def test_what_comes_during_the_answers_gathers_for_the_next_call():
 
 
 async def test_a_question_that_cannot_be_answered_is_raised_to_its_asker_alone():
-    batcher = MicroBatcher(doubling([]), 8)
+    batcher = MicroBatcher(doubling([]), 8, 0.0)
     found = await asyncio.gather(*(batcher.ask(each) for each in (2, 3, 4)), return_exceptions=True)
     assert [found[0], found[2]] == [4, 8]
     assert isinstance(found[1], ValueError)
@@ -74,7 +102,7 @@ async def test_a_call_that_fails_is_raised_to_all_who_asked_and_the_next_one_wor
             raise RuntimeError("no model")
         return questions
 
-    batcher = MicroBatcher(answer, 8)
+    batcher = MicroBatcher(answer, 8, 0.0)
     found = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
     assert [str(each) for each in found] == ["no model"] * 2
     failing = False
@@ -83,7 +111,7 @@ async def test_a_call_that_fails_is_raised_to_all_who_asked_and_the_next_one_wor
 
 async def test_whose_client_has_gone_is_not_asked_for_and_disturbs_nobody():
     calls: list[list[int]] = []
-    batcher = MicroBatcher(doubling(calls), 8)
+    batcher = MicroBatcher(doubling(calls), 8, 0.0)
     gone, there = asyncio.ensure_future(batcher.ask(2)), asyncio.ensure_future(batcher.ask(4))
     await asyncio.sleep(0)
     gone.cancel()
