@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.customer_data import MongoDatabase, MongoUri
-from services.inference.model_comparison import FIGURES, Comparison, compare, warnings
 from cli.training import bundle_folder
 from schemas.models import Model, Pointer
+from services.inference.model_comparison import FIGURES, Comparison, compare, warnings
 from services.runtime.bundle import read_head
 from services.runtime.registry import Registry, connect, mirror, with_registry
 from services.runtime.shutdown import KnownProblem
