@@ -71,6 +71,8 @@ def _environment() -> dict[str, str]:
 
 def run_tests(fast: bool, arguments: list[str]) -> int:
     """Run the checks, and pytest with further arguments; the first exit code that is not 0, else 0."""
+    if not fast:
+        subprocess.run([ROOT / "deploy" / "packages" / "install.sh"], check=False)  # says itself what it could not do
     types = TYPES.start()
     try:
         for check in CHECKS:
