@@ -79,7 +79,7 @@ td .clv-badge {{ white-space: nowrap; }}
 .clv-panel code {{ overflow-wrap: anywhere; }}
 .clv-quiet {{ color: {MUTED}; font-size: .875rem; margin: 0; }}
 .st-key-live [data-stale="true"] {{ opacity: 1 !important; }}
-a:focus-visible, button:focus-visible, [role="button"]:focus-visible, [role="tab"]:focus-visible,
+a:focus-visible, button:focus-visible, input:focus-visible, [role="button"]:focus-visible, [role="tab"]:focus-visible,
 .clv-scroll:focus-visible, summary:focus-visible {{ outline: 3px solid {BLUE} !important; outline-offset: 2px; }}
 [data-testid="stMain"]:focus-visible {{ outline: 3px solid {BLUE}; outline-offset: -3px; }}
 @media (max-width: 640px) {{

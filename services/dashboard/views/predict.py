@@ -91,8 +91,7 @@ def _form() -> tuple[WhatIf | None, bool]:
             help="Fifth of all customers by repeat orders: 5 orders the most often.",
         )  # fmt: skip
         age = st.number_input(
-            LABELS["customer_age"], 0, 130, int(str(EXAMPLE["customer_age"])), 1, placeholder="unknown",
-            help="Leave empty if it is not known.",
+            LABELS["customer_age"], 0, 130, None, 1, placeholder="unknown", help="Leave empty if it is not known.",
         )  # fmt: skip
         asked = st.form_submit_button("Predict value", type="primary", width="stretch")
     try:
