@@ -1,10 +1,12 @@
 """How long after ingest's 202 an order shows in the API: orders one after the other at a calm rate, each followed.
 
 Every service runs as a process of its own on this machine's cores, beside embedded Kafka and MongoDB, and the API is
-asked every few milliseconds, which is load too. `python -m benchmarks.api_freshness` prints a table.
+asked every few milliseconds, which is load too. `python -m benchmarks.api_freshness [ORDERS [ORDERS_PER_SECOND]]`
+prints a table.
 """
 
 import asyncio
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from cli.platform import Platform, home
 SERVICES = ("ingest", "features", "scorer", "sink", "api")
 ORDERS, ORDERS_PER_SECOND, CUSTOMERS = 200, 10.0, 50
 _WARM_ORDERS = 20
-_PAUSE_SECONDS = 0.005
+_PAUSE_SECONDS = 0.01
 _SECONDS_MAX = 30.0
 
 
@@ -53,7 +55,9 @@ _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 async def _follow_all(platform: Platform, orders: int, per_second: float, name: str) -> list[float]:
     """Seconds from 202 until the API tells of the order, by order."""
-    async with httpx.AsyncClient(timeout=_SECONDS_MAX) as client:
+    # Connections are given up before the server does so, or a request could meet one that is just being closed.
+    limits = httpx.Limits(keepalive_expiry=2.0)
+    async with httpx.AsyncClient(timeout=_SECONDS_MAX, limits=limits) as client:
         began = time.perf_counter()
         following = []
         turns = [asyncio.Lock() for _ in range(CUSTOMERS)]  # a customer's orders one after the other
@@ -104,4 +108,4 @@ def show(figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    show(run())
+    show(run(*(number(text) for number, text in zip((int, float), sys.argv[1:], strict=False))))
