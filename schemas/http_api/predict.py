@@ -83,7 +83,10 @@ class WhatIfPrediction(Outlook):
     )
     profile_model_version: str | None
     warnings: list[str] = Field(description="What does not fit together, although it was accepted")
-    stored: bool
+    stored: bool = Field(
+        description="Whether MongoDB had acknowledged it by the time of the answer. With store=true and many requests "
+        "at a time, or while MongoDB is slow, it is false and the answer is kept a moment later"
+    )
     explanation: Explanation | None = Field(default=None, description="Only with explain=true")
 
 

@@ -26,12 +26,16 @@ _SELECTION_SECONDS = 2.0
 _WRITE_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _GROUP_DOCUMENTS = 500
+_PAUSE_SECONDS = 0.05
+"""Least time from one write of single answers to the next: a write costs as much as answering a form, however much is
+in it. After a pause an answer is written at once."""
 _DUPLICATE_KEY = 11000
 
 
 class _Waiting(NamedTuple):
     document: WhatIfDocument
-    acknowledged: "asyncio.Future[bool]"
+    acknowledged: "asyncio.Future[bool] | None"
+    """None where nobody waits for it."""
 
 
 class WhatIfStore:
@@ -60,6 +64,8 @@ class WhatIfStore:
         self._come = asyncio.Event()
         self._indexed = False
         self._away = False
+        self._next_write_at = 0.0
+        """When the next write may begin, by the loop's clock."""
 
     async def put(self, document: WhatIfDocument) -> bool:
         """Hand a document over. True once MongoDB has acknowledged it; False if that takes longer than an answer may
@@ -69,11 +75,12 @@ class WhatIfStore:
             telemetry.WHAT_IF_STORED.inc(outcome="dropped")
             return False
         loop = asyncio.get_running_loop()
+        self._come.set()
+        if self._next_write_at - loop.time() >= self._wait_seconds:
+            self._waiting.append(_Waiting(document, None))
+            return False
         acknowledged: asyncio.Future[bool] = loop.create_future()
         self._waiting.append(_Waiting(document, acknowledged))
-        self._come.set()
-        if self._wait_seconds == 0:
-            return False
         timer = loop.call_later(self._wait_seconds, _settle, acknowledged, False)
         try:
             return await acknowledged
@@ -92,12 +99,15 @@ class WhatIfStore:
 
     async def run(self) -> None:
         """Write what is handed over, for ever; what MongoDB did not take is tried again."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._come.wait()
             self._come.clear()
             while self._waiting:
+                self._next_write_at = loop.time() + _PAUSE_SECONDS
                 if not await self._write_group():
                     await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(max(0.0, self._next_write_at - loop.time()))
 
     async def close(self) -> None:
         """Write what is left, once, after run() has ended; what MongoDB does not take then is lost, which is said."""
@@ -118,7 +128,8 @@ class WhatIfStore:
             return False
         del self._waiting[: len(group)]
         for each in group:
-            _settle(each.acknowledged, True)
+            if each.acknowledged is not None:
+                _settle(each.acknowledged, True)
         return True
 
     async def _write(self, documents: Sequence[WhatIfDocument]) -> None:
