@@ -6,14 +6,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.group import LeaveGroupRequest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from deploy.local.processes import ServiceProcess
+
+Answer = TypeVar("Answer")
 
 
 def wait_for(
@@ -95,6 +97,18 @@ def produce(bootstrap: str, topic: str, messages: Iterable[tuple[bytes | None, b
     assert not errors, errors[:3]
 
 
+def asked_again(ask: Callable[[], Answer], seconds: float = 30.0) -> Answer:
+    """What Kafka answers, asked again while it fails: a topic or group just made has no leader or coordinator yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def read_all(bootstrap: str, topic: str, at_least: int = 0, seconds: float = 30.0) -> list[Message]:
     """All records of a topic from its beginning to its present end, once there are `at_least` many."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "test-reader", "enable.auto.commit": False})
@@ -102,7 +116,11 @@ def read_all(bootstrap: str, topic: str, at_least: int = 0, seconds: float = 30.
         deadline = time.monotonic() + seconds
         while True:
             partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-            ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+            ends = asked_again(
+                lambda found=partitions: {
+                    p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in found
+                }
+            )
             if sum(ends.values()) >= at_least:
                 break
             assert time.monotonic() < deadline, (
@@ -134,9 +152,11 @@ def committed_lag(bootstrap: str, group: str, topic: str) -> int:
         partitions = [
             TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=10).topics[topic].partitions
         ]
-        return sum(
-            consumer.get_watermark_offsets(at, timeout=10)[1] - max(at.offset, 0)
-            for at in consumer.committed(partitions, timeout=10)
+        return asked_again(
+            lambda: sum(
+                consumer.get_watermark_offsets(at, timeout=10)[1] - max(at.offset, 0)
+                for at in consumer.committed(partitions, timeout=10)
+            )
         )
     finally:
         consumer.close()

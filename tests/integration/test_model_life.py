@@ -3,8 +3,6 @@
 import asyncio
 import json
 import math
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,9 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from onnx import helper, numpy_helper
+from typer.testing import CliRunner
 
+from cli.__main__ import app
 from deploy.local.mongo import LocalMongo
 from deploy.local.processes import ServiceProcess
 from domain.drift import reference
@@ -37,7 +37,6 @@ from tests.support import committed_lag, metric, newest_by_customer, produce, re
 pytestmark = pytest.mark.integration
 Start = Callable[..., ServiceProcess]
 GROUP = "clv-scorer"
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -279,9 +278,9 @@ def test_a_promotion_that_asks_for_it_has_every_customer_scored_anew_without_an_
     point_to(trained, first)
 
     def clv(*arguments: str) -> None:
-        command = [sys.executable, "-m", "cli", "models", *arguments]
-        registry = {"PATH": "", "CLV_MONGO_URI": mongo.uri, "CLV_MONGO_DATABASE": mongo_database}
-        subprocess.run(command, env=registry, cwd=ROOT, check=True, timeout=120)
+        registry = {"CLV_MONGO_URI": mongo.uri, "CLV_MONGO_DATABASE": mongo_database}
+        done = CliRunner().invoke(app, ["models", *arguments], env=registry)
+        assert done.exception is None, done.exception
 
     for version in (first, second):
         clv("register", str(trained / version))
