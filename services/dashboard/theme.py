@@ -47,7 +47,7 @@ font-weight="600" fill="{INK}">Customer value</text></svg>"""
 
 STYLE = f"""<style>
 .stMainBlockContainer {{ max-width: 1240px; padding: 4.5rem 1.5rem 3rem; }}
-.clv-lead {{ color: {MUTED}; margin: -.6rem 0 .4rem; max-width: 46rem; }}
+.clv-lead {{ color: {MUTED}; margin: -.6rem 0 .4rem; max-width: 60rem; }}
 .clv-figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .75rem;
   margin: 0; padding: 0 !important; }}
 .clv-figures.beside {{ grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }}

@@ -21,7 +21,7 @@ from deploy.local.processes import ServiceProcess
 from tests.conftest import ROOT
 from tests.support import wait_for
 
-SECONDS = 60
+SECONDS = 120
 """Longest wait for anything on a page: a machine of two cores runs servers, services and a browser here."""
 DESKTOP, PHONE = 1280, 390
 PAGES = {"Predict": "/", "Customer": "/customer", "Segments": "/segments", "Live": "/live", "Model": "/model"}

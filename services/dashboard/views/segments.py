@@ -132,7 +132,7 @@ def _flows(population: Segments) -> None:
         markup.lead(
             f"Of {count(known, 'customer')} known on {day(migration.from_date)}, "
             f"{percent(stayed / known) if known else '–'} are in the same segment on {day(migration.to_date)}; "
-            f"{count(new, 'customer')} came new."
+            f"{count(new, 'customer') if new else 'no customers'} came new."
         )
     )
     draw(migration_chart(migration), "Customers by segment on the first and the second day")
