@@ -1,7 +1,9 @@
 """`python -m services.dashboard`: the dashboard, configured by the environment."""
 
 import logging
+import signal
 import sys
+from types import FrameType
 
 from services.dashboard.connection import SERVICE
 from services.dashboard.server import build_app, streamlit_options
@@ -24,7 +26,14 @@ def main() -> None:
     configure_logs(SERVICE, settings.log_level, settings.log_format)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request is the API's to write
     log.info("serving", port=settings.dashboard_http_port, api=settings.dashboard_api_url)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     build_app(settings).run(config=streamlit_options(settings))
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """A clean end: the server stops by itself at the signal, and then raises it once more."""
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ TOO_WIDE = """() => {
           page: document.documentElement.scrollWidth - room, main: main.scrollWidth - main.clientWidth};
 }"""
 NAMELESS = """() => [...document.querySelectorAll('[data-testid=stMain] :is(input, select, textarea, button)')]
-  .filter(each => each.offsetParent && !(each.ariaLabel || each.labels?.length || each.innerText.trim()
+  .filter(each => each.offsetParent && each.tabIndex >= 0 && !(each.ariaLabel || each.labels?.length || each.innerText.trim()
     || each.getAttribute('aria-labelledby') || each.title))
   .map(each => each.outerHTML.slice(0, 200))"""
 

@@ -63,7 +63,7 @@ def _figures(live: Live) -> list[Figure]:
     return [
         Figure(
             "Predictions per second",
-            number(live.predictions_per_second, 1),
+            number(live.predictions_per_second, 2 if live.predictions_per_second < 1 else 1),
             f"last minute; {live.predictions_total:,} seen in all",
         ),
         Figure(
