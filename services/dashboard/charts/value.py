@@ -82,13 +82,14 @@ def population_chart(segments: Segments, mark: float | None = None, mark_name: s
         f"Expected value, next {segments.horizon_days or 0} days",
         values=_ticks(max(end, mark or 0.0)),
     )
+    room = max((row["top"] for row in rows), default=1) * (1.04 if mark is None else 1.2)  # the mark's name is on top
     bars = (
         alt.Chart(frame(rows, ["from", "to", "bottom", "top", "segment", "range", "text"]))
         .mark_rect(stroke="white", strokeWidth=1)
         .encode(
             x=alt.X("from:Q", scale=scale, axis=axis),
             x2="to:Q",
-            y=alt.Y("bottom:Q", axis=count_axis("Customers")),
+            y=alt.Y("bottom:Q", axis=count_axis("Customers"), scale=alt.Scale(domain=[0, room], nice=False)),
             y2="top:Q",
             color=segment_colour(),
             tooltip=[
