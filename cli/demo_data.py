@@ -16,6 +16,7 @@ from services.trainer.judged_rows import domain_events
 from services.trainer.orders_file import OrdersTable, customer_events, read_any, read_cdnow
 from services.trainer.profile.table import table_of
 from services.trainer.profile.train import train_profile
+from services.trainer.progress import Progress
 from services.trainer.sources.orders import from_table
 from services.trainer.train import train
 
@@ -70,8 +71,21 @@ def demo_model(data: DemoData, models_dir: Path, say: Say) -> Path:
         say(f"model of an earlier run: {folder.name}")
         return folder
     say(f"training on {data.name} before {cutoff.isoformat()}, horizon {horizon_days} days")
-    train(from_table(data.table, cutoff, data.currency), horizon_days, folder, lambda what, *_: say(what))
+    train(from_table(data.table, cutoff, data.currency), horizon_days, folder, _once_each(say))
     return folder
+
+
+def _once_each(say: Say) -> Progress:
+    """Progress that says what begins, and not how far it is."""
+    last = ""
+
+    def tell(what: str, done: int = 0, total: int | None = None) -> None:
+        nonlocal last
+        if what != last:
+            say(what)
+        last = what
+
+    return tell
 
 
 def demo_profile(data: DemoData, models_dir: Path, say: Say) -> Path:
