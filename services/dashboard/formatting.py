@@ -196,7 +196,8 @@ def feature_meaning(name: str) -> str:
     """What a feature is, in a sentence; empty if domain.features does not know it."""
     meaning = _MEANINGS[name].meaning if name in _MEANINGS else ""
     meaning = meaning.replace("as_of", "the day of the prediction")
-    return re.sub("|".join(each.name for each in INPUTS), lambda found: FEATURE_LABELS[found[0]].lower(), meaning)
+    meaning = re.sub("|".join(each.name for each in INPUTS), lambda found: FEATURE_LABELS[found[0]].lower(), meaning)
+    return meaning[:1].upper() + meaning[1:]
 
 
 def feature_value(value: float | None, unit: str, currency: str) -> str:

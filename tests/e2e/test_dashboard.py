@@ -126,7 +126,6 @@ def test_a_marketer_describes_a_customer_and_learns_value_place_and_reasons(site
         assert table.locator("tbody tr").count() == 18
         visit.says("“Orders per month” is 0.8")  # what does not fit together is said
         page.get_by_label("Orders per month", exact=True).fill("0.36")
-        page.get_by_label("Frequency score (1 to 5)", exact=True).fill("4")
         page.get_by_label("Age in years (optional)", exact=True).fill("")
         page.get_by_role("button", name="Predict value").click()
         expect(page.get_by_text("“Orders per month” is")).to_have_count(0, timeout=SECONDS * 1000)

@@ -131,7 +131,7 @@ def segment_colour(legend: alt.Legend | None = None) -> alt.Color:
             domain=list(SEGMENTS.values()),
             range=[SEGMENT_COLOURS[name] for name in SEGMENTS],
         ),
-        legend=legend or alt.Legend(symbolType="square", columns=4),
+        legend=legend or alt.Legend(symbolType="square", columns=2),  # two lines fit a telephone,
     )
 
 
