@@ -161,6 +161,19 @@ class Visit:
         )
         self.page.wait_for_timeout(300)
 
+    def pick(self, label: str, option: str) -> None:
+        """Choose from a list. It is opened anew if it closes meanwhile, as lists do when the window changes its size."""
+        wanted = self.page.get_by_role("option", name=option, exact=True)
+
+        def is_open() -> bool:
+            if not wanted.is_visible():
+                self.page.get_by_label(label, exact=True).click()
+                self.page.wait_for_timeout(1000)
+            return wanted.is_visible()
+
+        wait_for(is_open, f"{option} to choose from", SECONDS)
+        wanted.click()
+
     def text(self) -> str:
         """All that the page says."""
         return self.page.get_by_test_id("stMain").inner_text()

@@ -210,8 +210,7 @@ def test_segments_are_read_filtered_and_taken_away_as_csv(site, tmp_path):
         wait_for(lambda: visit.charts() >= 2, "shares and distribution", SECONDS)
         visit.picture("segments", 1500)
         total = next(part["customers"] for part in segments["segments"] if part["segment"] == "high_value")
-        visit.page.get_by_label("Segment", exact=True).click()
-        visit.page.get_by_role("option", name="High value", exact=True).click()
+        visit.pick("Segment", "High value")
         visit.says(f"Export {total:,} as CSV")
         if total > 25:
             visit.page.get_by_role("button", name="Next").click()
