@@ -53,8 +53,8 @@ TOO_WIDE = """() => {
           page: document.documentElement.scrollWidth - room, main: main.scrollWidth - main.clientWidth};
 }"""
 NAMELESS = """() => [...document.querySelectorAll('[data-testid=stMain] :is(input, select, textarea, button)')]
-  .filter(each => each.offsetParent && each.tabIndex >= 0 && !(each.ariaLabel || each.labels?.length || each.innerText.trim()
-    || each.getAttribute('aria-labelledby') || each.title))
+  .filter(each => each.offsetParent && each.tabIndex >= 0 && !(each.ariaLabel || each.labels?.length
+    || each.innerText.trim() || each.getAttribute('aria-labelledby') || each.title))
   .map(each => each.outerHTML.slice(0, 200))"""
 
 
@@ -162,7 +162,7 @@ class Visit:
         self.page.wait_for_timeout(300)
 
     def pick(self, label: str, option: str) -> None:
-        """Choose from a list. It is opened anew if it closes meanwhile, as lists do when the window changes its size."""
+        """Choose from a list; it is opened anew if it closes, as lists do when the window changes its size."""
         wanted = self.page.get_by_role("option", name=option, exact=True)
 
         def is_open() -> bool:
