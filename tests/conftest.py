@@ -42,7 +42,7 @@ SECONDS = {
     "tests/integration/test_recovery.py": 100,
     "tests/unit/trainer/test_training.py": 90,
     "tests/integration/test_model_quality.py": 90,
-    "tests/e2e/test_dashboard.py": 90,
+    "tests/e2e/test_dashboard.py": 200,
     "tests/integration/test_poison.py": 80,
     "tests/integration/test_ingest.py": 80,
     "tests/integration/test_local_stack.py": 80,
