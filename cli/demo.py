@@ -109,7 +109,8 @@ class Demo:
             try:
                 platform.models_dir = demo_model(data, home() / "models", self._say)
                 profile = demo_profile(data, home() / "models", self._say)
-                platform.settings = {**platform.settings, "CLV_API_PROFILE_DIR": str(profile)}
+                if profile is not None:
+                    platform.settings = {**platform.settings, "CLV_API_PROFILE_DIR": str(profile)}
             except BaseException as problem:  # noqa: BLE001 - handed to the main thread
                 problems.append(problem)
 

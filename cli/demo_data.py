@@ -88,12 +88,19 @@ def _once_each(say: Say) -> Progress:
     return tell
 
 
-def demo_profile(data: DemoData, models_dir: Path, say: Say) -> Path:
-    """Folder of a profile model for this history; trained now, without the neural candidate, if there is none."""
+def demo_profile(data: DemoData, models_dir: Path, say: Say) -> Path | None:
+    """Folder of a profile model for this history; trained now, without the neural candidate, if there is none.
+
+    None, and said, for a history that is too short for one: forms are answered without it.
+    """
     folder = models_dir / f"{data.table.fingerprint[:16]}-{data.currency}-profile"
     if (folder / METADATA_FILE).is_file():
         return folder
     say(f"training the classic profile model on {data.name}")
-    table = table_of(data.table, data.currency, None, {}, {"kind": "orders file", "file": data.name})
-    train_profile(table, folder, seed=PROFILE_SEED, with_network=False, progress=lambda _: None)
+    try:
+        table = table_of(data.table, data.currency, None, {}, {"kind": "orders file", "file": data.name})
+        train_profile(table, folder, seed=PROFILE_SEED, with_network=False, progress=lambda _: None)
+    except KnownProblem as problem:
+        say(f"no profile model: {problem}")
+        return None
     return folder
