@@ -171,11 +171,20 @@ def forget_groups(bootstrap: str) -> None:
     names = [group.group_id for group in admin.list_consumer_groups().result().valid]
     if not names:
         return
-    described = {name: found.result() for name, found in admin.describe_consumer_groups(names).items()}
+    wait_for(lambda: _described(admin, names) is not None, "a coordinator of each group", 20)  # one may just move
+    described = _described(admin, names) or {}
     if members := [(name, member.member_id) for name, group in described.items() for member in group.members]:
         asyncio.run(_leave(bootstrap, members))
     for deleted in admin.delete_consumer_groups(names).values():
         deleted.exception()  # a reader of the test itself may still be leaving: its offsets are no one's concern
+
+
+def _described(admin: AdminClient, names: list[str]) -> dict[str, Any] | None:
+    """Each group with its members; None while a broker that has just started does not know them yet."""
+    try:
+        return {name: found.result() for name, found in admin.describe_consumer_groups(names).items()}
+    except KafkaException:
+        return None
 
 
 async def _leave(bootstrap: str, members: list[tuple[str, str]]) -> None:

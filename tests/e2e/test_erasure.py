@@ -64,7 +64,7 @@ def platform(kafka_of_its_own: LocalKafka, tmp_path: Path, monkeypatch: pytest.M
     with LocalMongo() as mongo:
         monkeypatch.setenv("CLV_KAFKA_BOOTSTRAP_SERVERS", kafka_of_its_own.bootstrap_servers)
         monkeypatch.setenv("CLV_MONGO_URI", mongo.uri)
-        with Platform(models, tmp_path) as running:
+        with Platform(models, tmp_path, usual_ports=False) as running:
             yield running
 
 

@@ -40,7 +40,7 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
         "CLV_SINK_RETRY_SECONDS_MAX": "0.5",
         "CLV_SINK_MONGO_TIMEOUT_SECONDS": "3",
     }
-    with Platform(models, tmp_path / "work", settings=settings) as running:
+    with Platform(models, tmp_path / "work", settings=settings, usual_ports=False) as running:
         yield running
 
 

@@ -28,6 +28,7 @@ from services.trainer.evaluation import MEAN, SPEND_RATE, baselines, measure, mo
 from services.trainer.fitting import fit_model
 from services.trainer.history import TrainingSet
 from services.trainer.orders_file import OrdersTable, read_any
+from services.trainer.progress import silent
 from services.trainer.sources.orders import from_table
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +104,7 @@ def test_the_bundle_beats_naive_guesses_on_unseen_days(shop: Shop, held_out: Tra
 def test_the_graph_says_row_by_row_what_the_fitted_model_says(shop: Shop, held_out: TrainingSet) -> None:
     cutoff = day_of(CUTOFF)
     history = from_table(shop.table, CUTOFF, "USD").history
-    original = fit_model(history, cutoff, HORIZON_DAYS, lambda _: None).model.predict(held_out.features)
+    original = fit_model(history, cutoff, HORIZON_DAYS, silent).model.predict(held_out.features)
     for name, column in outputs(shop, held_out.features).items():
         np.testing.assert_allclose(column, original[name], rtol=1e-4, atol=1e-3 if "value" in name else 1e-6)
 
