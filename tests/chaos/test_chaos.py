@@ -24,6 +24,7 @@ def harness(models: Path, folder: Path, options: Options) -> Outcome:
     return outcome
 
 
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_or_counted_twice_under_eight_faults(cdnow_models: Path, tmp_path: Path):
     kinds = (
         Kind.KILL_TWO, Kind.KILL_MID_CHUNK, Kind.PAUSE_MID_CHUNK, Kind.BROKER_RESTART, Kind.MONGO_RESTART,
