@@ -42,7 +42,7 @@ def test_nothing_is_lost_or_counted_twice_under_eight_faults(cdnow_models: Path,
         Fault(number, 1.0 + 3 * number, kind, targets.get(kind, ("mongo",)), seconds.get(kind, 0.0), 0.1)
         for number, kind in enumerate(kinds)
     ]
-    for seed in (1, 2, 3):  # on a slow machine the faults may all fall between commits: such a run proves little, so again
+    for seed in (1, 2, 3):  # on a slow machine the faults may all fall between commits: such a run proves little
         options = Options(seconds=27, seed=seed, shape=SMALL, burst_events=4000, faults=faults)
         outcome = harness(cdnow_models, tmp_path / str(seed), options)
         assert outcome.findings.clean, outcome.findings.examples
