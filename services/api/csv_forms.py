@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from domain.features import INPUT_NAMES
+from schemas.http_api.outlook import Outlook
 from schemas.http_api.predict import ROWS_MAX, RowProblem
 from services.runtime.http.problems import Refused
 
@@ -19,22 +20,7 @@ _CELL_CHARACTERS_MAX = 1000
 OUTPUTS = (
     "prediction_id",
     "as_of",
-    "horizon_days",
-    "currency",
-    "expected_value",
-    "value_p10",
-    "value_p50",
-    "value_p90",
-    "expected_orders",
-    "p_active",
-    "churn_risk",
-    "historical_value",
-    "total_value",
-    "expected_next_order_at",
-    "percentile",
-    "segment",
-    "strategy",
-    "model_version",
+    *(name for name in Outlook.model_fields if name != "segment_thresholds"),  # three numbers are no cell
     "profile_value",
     "stored",
 )

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from domain.features import FEATURE_NAMES, INPUT_NAMES
+from schemas.http_api.outlook import Outlook
 from schemas.http_api.predict import (
     BatchAnswer,
     BatchRequest,
@@ -59,22 +60,7 @@ _RETRY_AFTER_SECONDS = 2
 _PROBLEMS_MAX = 100
 _EXPLAINED = "expected_value"
 _PREDICTION_FIELDS = (
-    "horizon_days",
-    "currency",
-    "expected_value",
-    "value_p10",
-    "value_p50",
-    "value_p90",
-    "expected_orders",
-    "p_active",
-    "churn_risk",
-    "historical_value",
-    "total_value",
-    "expected_next_order_at",
-    "percentile",
-    "segment",
-    "strategy",
-    "segment_thresholds",
+    *(name for name in Outlook.model_fields if name != "model_version"),  # which stands beside them in the document
     "profile_value",
     "profile_model_version",
 )

@@ -20,22 +20,7 @@ from schemas.http_api.customers import (
 )
 from schemas.predictions import PredictionHead
 
-ROW_FIELDS = (
-    "currency",
-    "horizon_days",
-    "expected_value",
-    "value_p10",
-    "value_p90",
-    "expected_orders",
-    "p_active",
-    "historical_value",
-    "expected_next_order_at",
-    "percentile",
-    "segment",
-    "previous_segment",
-    "strategy",
-    "model_version",
-)
+ROW_FIELDS = tuple(name for name in CustomerRow.model_fields if name not in ("customer_id", "as_of", "updated_at"))
 """Fields of a CustomerRow that are fields of a prediction."""
 ROW_PROJECTION = {"as_of": 1, "updated_at": 1, **{f"prediction.{name}": 1 for name in ROW_FIELDS}}
 

@@ -1,27 +1,9 @@
 """`python -m services.ingest`: the ingest service, configured by the environment."""
 
-import asyncio
-
 from services.ingest.letters import SERVICE
 from services.ingest.service import serve
 from services.ingest.settings import IngestSettings
-from services.runtime.logs import configure_logs
-from services.runtime.settings import CommonSettings, load
-from services.runtime.shutdown import run_service
-
-
-def main() -> None:
-    """Read the settings and run until SIGTERM or SIGINT."""
-
-    async def run(stop: asyncio.Event) -> None:
-        settings = load(IngestSettings, SERVICE)
-        configure_logs(SERVICE, settings.log_level, settings.log_format)
-        await serve(settings, stop)
-
-    defaults = CommonSettings.model_construct()
-    configure_logs(SERVICE, defaults.log_level, defaults.log_format)  # for a problem with the settings themselves
-    run_service(run)
-
+from services.runtime.start import run_configured
 
 if __name__ == "__main__":
-    main()
+    run_configured(SERVICE, IngestSettings, serve)

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from services.dashboard.formatting import currency_prefix
-from services.dashboard.theme import Chart, chart_config
+from services.dashboard.theme import INK, Chart, chart_config
 
 NARROW_LABEL_LETTERS = 21
 """Longest line of a label beside a bar: it must leave room for the bar on a telephone."""
@@ -45,6 +45,20 @@ def wrapped(label: str) -> str:
 
 
 LABEL_LINES = "split(datum.label, '\\n')"
+
+
+def names_axis(**options: Any) -> alt.Axis:
+    """The names of bars, each in the lines that wrapped() made. options: of alt.Axis."""
+    return alt.Axis(
+        title=None,
+        labelExpr=LABEL_LINES,
+        labelLimit=170,
+        labelColor=INK,
+        labelOverlap=False,
+        ticks=False,
+        domain=False,
+        **options,
+    )
 
 
 def finished(chart: Chart, height: int | alt.Step) -> Chart:

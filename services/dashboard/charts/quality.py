@@ -6,10 +6,10 @@ import altair as alt
 
 from schemas.http_api.models import DecileRow, FeatureDrift, GainPoint
 from services.dashboard.charts.axes import (
-    LABEL_LINES,
     finished,
     frame,
     money_axis,
+    names_axis,
     share_axis,
     wrapped,
 )
@@ -123,15 +123,7 @@ def drift_chart(drift: Sequence[FeatureDrift]) -> Chart:
     y = alt.Y(
         "feature:N",
         sort=[wrapped(feature_label(each.name)) for each in drift],
-        axis=alt.Axis(
-            title=None,
-            labelExpr=LABEL_LINES,
-            labelLimit=170,
-            labelColor=INK,
-            labelOverlap=False,
-            ticks=False,
-            domain=False,
-        ),
+        axis=names_axis(),
     )
     top = max(0.32, *(min(each.psi, 1.0) for each in drift)) * 1.12
     x = alt.X(

@@ -7,7 +7,7 @@ import altair as alt
 
 from schemas.http_api.outlook import Explanation, Outlook
 from schemas.http_api.segments import Segments
-from services.dashboard.charts.axes import LABEL_LINES, count_axis, finished, frame, money_axis, wrapped
+from services.dashboard.charts.axes import count_axis, finished, frame, money_axis, names_axis, wrapped
 from services.dashboard.formatting import SEGMENTS, amount, count, money
 from services.dashboard.theme import INK, MINUS, MUTED, PLUS, SEGMENT_COLOURS, Chart
 
@@ -178,16 +178,7 @@ def waterfall_chart(explanation: Explanation, subject: str) -> Chart:
     y = alt.Y(
         "label:N",
         sort=order,
-        axis=alt.Axis(
-            title=None,
-            labelExpr=LABEL_LINES,
-            labelLimit=170,
-            labelColor=INK,
-            labelOverlap=False,
-            ticks=False,
-            domain=False,
-            labelPadding=8,
-        ),
+        axis=names_axis(labelPadding=8),
     )
     axis = _unit_axis(explanation.unit)
     bars = (
