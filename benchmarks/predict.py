@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter, deque
 from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,6 +44,7 @@ def run(bundle: Path | None, requests_per_second: int, seconds: int) -> dict[str
 
             table = from_table(read_cdnow(binaries.cdnow_purchases()), CUTOFF, "USD")
             bundle = train(table, HORIZON_DAYS, Path(folder) / "models").path
+        core = _left_to_the_api()
         with LocalKafka() as kafka, LocalMongo() as mongo:
             environment = {
                 "CLV_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
@@ -56,7 +58,7 @@ def run(bundle: Path | None, requests_per_second: int, seconds: int) -> dict[str
                 "micro_batched": {},
                 "one_by_one": {"CLV_API_FORMS_AT_ONCE": "1", "CLV_API_GATHER_MS": "0"},
             }.items():
-                with _Api(environment | more, Path(folder) / f"{name}.log") as api:
+                with _Api(core, environment | more, Path(folder) / f"{name}.log") as api:
                     found[name] = {
                         "stored": _load(api.port, requests_per_second, seconds, "/v1/predict"),
                         "not_stored": _load(api.port, requests_per_second, seconds, "/v1/predict?store=false"),
@@ -75,14 +77,13 @@ def _pointed(bundle: Path, models: Path) -> Path:
 
 
 class _Api:
-    """The API as a process on the first core."""
+    """The API as a process on one core."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, core: int, environment: dict[str, str], log: Path) -> None:
         (self.port,) = free_ports(1)
-        core = str(min(os.sched_getaffinity(0)))
         self._process = ServiceProcess(
             "api",
-            ["taskset", "-c", core, sys.executable, "-m", "services.api"],
+            ["taskset", "-c", str(core), sys.executable, "-m", "services.api"],
             env={**environment, "CLV_API_HTTP_PORT": str(self.port), "PYTHONPATH": str(Path.cwd())},
             log_path=log,
         )
@@ -127,7 +128,7 @@ def forms(count: int, seed: int = 1) -> list[dict[str, float | int | None]]:
 
 def _load(port: int, requests_per_second: int, seconds: int, path: str) -> dict[str, Any]:
     """Send forms from another process, and what came of it."""
-    with get_context("spawn").Pool(1, initializer=_elsewhere) as pool:
+    with get_context("spawn").Pool(1) as pool:
         latencies, statuses, stored = pool.apply(_send, (port, requests_per_second, seconds, path))
     milliseconds = 1000 * np.array(latencies)
     return {
@@ -141,10 +142,13 @@ def _load(port: int, requests_per_second: int, seconds: int, path: str) -> dict[
     }
 
 
-def _elsewhere() -> None:
+def _left_to_the_api() -> int:
+    """A core that this process, and whatever it starts from now on, keeps off, if there is another one."""
     cores = os.sched_getaffinity(0)
+    core = min(cores)
     if len(cores) > 1:
-        os.sched_setaffinity(0, cores - {min(cores)})
+        os.sched_setaffinity(0, cores - {core})
+    return core
 
 
 def _send(port: int, rate: int, seconds: int, path: str) -> tuple[list[float], dict[int, int], int]:
@@ -152,7 +156,8 @@ def _send(port: int, rate: int, seconds: int, path: str) -> tuple[list[float], d
 
 
 class _Sender:
-    """Connections that are kept open, and requests handed to whichever is free."""
+    """Connections that are kept open, and requests handed to whichever is free. It shares a processor with the servers,
+    perhaps even with the API's core behind the scenes, so it does as little as it can."""
 
     def __init__(self, port: int, path: str) -> None:
         self._port = port
@@ -162,41 +167,64 @@ class _Sender:
             head = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
             head += [f"content-length: {len(body)}", "", ""]
             self._requests.append("\r\n".join(head).encode() + body)
-        self._latencies: list[float] = []
-        self._statuses: dict[int, int] = {}
-        self._stored = 0
+        self.free: deque[_Connection] = deque()
+        self.waiting: deque[tuple[float, bytes]] = deque()
+        self.answers: list[tuple[float, float, bytes]] = []
+        """(when it was due, seconds, the whole answer)"""
+        self._whole, self._expected = asyncio.Event(), 0
 
     async def send(self, rate: int, seconds: int) -> tuple[list[float], dict[int, int], int]:
-        due: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
-        clients = [asyncio.create_task(self._client(due)) for _ in range(CONNECTIONS)]
         loop = asyncio.get_running_loop()
-        began, warm = loop.time() + 0.5, loop.time() + 0.5 + WARM_UP_SECONDS
-        self._from = warm
-        for number in range(rate * (seconds + WARM_UP_SECONDS)):
+        self._expected = rate * (seconds + WARM_UP_SECONDS)
+        for _ in range(CONNECTIONS):
+            _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
+            self.free.append(connection)
+        began = loop.time() + 0.5
+        for number in range(self._expected):
             at = began + number / rate
             if (wait := at - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            due.put_nowait((at, self._requests[number % len(self._requests)]))
-        for _ in clients:
-            due.put_nowait(None)
-        await asyncio.gather(*clients)
-        return self._latencies, self._statuses, self._stored
+            self.waiting.append((at, self._requests[number % len(self._requests)]))
+            if self.free:
+                self.free.popleft().send(*self.waiting.popleft())
+        await self._whole.wait()
+        counted = [(took, answer) for at, took, answer in self.answers if at >= began + WARM_UP_SECONDS]
+        statuses = Counter(int(answer.split(b" ", 2)[1]) for _, answer in counted)
+        return [took for took, _ in counted], dict(statuses), sum(b'"stored":true' in answer for _, answer in counted)
 
-    async def _client(self, due: "asyncio.Queue[tuple[float, bytes] | None]") -> None:
-        loop = asyncio.get_running_loop()
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        while (request := await due.get()) is not None:
-            at, text = request
-            writer.write(text)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            body = await reader.readexactly(length)
-            if at >= self._from:
-                self._latencies.append(loop.time() - at)
-                status = int(head.split(b" ", 2)[1])
-                self._statuses[status] = self._statuses.get(status, 0) + 1
-                self._stored += b'"stored":true' in body
-        writer.close()
+    def take(self, answer: tuple[float, float, bytes]) -> None:
+        self.answers.append(answer)
+        if len(self.answers) == self._expected:
+            self._whole.set()
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time; the next one is sent as soon as the answer is whole."""
+
+    def __init__(self, sender: _Sender) -> None:
+        self._sender, self._loop = sender, asyncio.get_running_loop()
+        self._answer, self._whole = b"", 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def send(self, due: float, request: bytes) -> None:
+        self._due, self._answer, self._whole = due, b"", 0
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        if not self._whole and (head := self._answer.find(b"\r\n\r\n")) >= 0:
+            length = self._answer[:head].lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            self._whole = head + 4 + int(length)
+        if not self._whole or len(self._answer) < self._whole:
+            return
+        self._sender.take((self._due, self._loop.time() - self._due, self._answer))
+        if self._sender.waiting:
+            self.send(*self._sender.waiting.popleft())
+        else:
+            self._sender.free.append(self)
 
 
 def _batches(port: int) -> dict[str, Any]:

@@ -164,9 +164,9 @@ def features_of_inputs(inputs: Floats, quintiles: Quintiles, as_of_day: int) -> 
     engineered = engineer(inputs, quintiles)
     extras = np.full((len(inputs), len(EXTRAS)), np.nan)
     some = inputs[:, INPUT_NAMES.index("total_orders")] > 0
-    year_day = _year_days(np.array([as_of_day], dtype=np.int64))[0]
+    year_day = date_of(as_of_day).timetuple().tm_yday
     extras[:, FEATURE_NAMES.index("as_of_year_day") - len(ENGINEERED)] = np.where(some, float(year_day), np.nan)
-    return np.column_stack([engineered, extras])
+    return np.hstack([engineered, extras])
 
 
 class FeatureRows(NamedTuple):

@@ -12,6 +12,7 @@ from pymongo.errors import PyMongoError
 from services.api.settings import ApiSettings
 from services.runtime.health import Health
 from services.runtime.http.app import new_app
+from services.runtime.http.direct_routes import Handler
 from services.runtime.http.problems import problem_response
 from services.runtime.http.request_ids import request_id_of
 from services.runtime.logs import logger
@@ -26,9 +27,13 @@ log = logger(__name__)
 
 
 def build_app(
-    settings: ApiSettings, health: Health, routers: list[APIRouter], body_bytes_max_by_path: dict[str, int]
+    settings: ApiSettings,
+    health: Health,
+    routers: list[APIRouter],
+    body_bytes_max_by_path: dict[str, int],
+    direct: dict[str, Handler],
 ) -> FastAPI:
-    """The application. routers: in order: of two that match a path the first answers."""
+    """The application. routers: in order: of two that match a path the first answers. direct: what answers before."""
     app = new_app(
         title="CLV: customer lifetime value",
         description=_DESCRIPTION,
@@ -36,6 +41,7 @@ def build_app(
         health=health,
         body_bytes_max=_BODY_BYTES_MAX,
         body_bytes_max_by_path=body_bytes_max_by_path,
+        direct=direct,
     )
     for router in routers:
         app.include_router(router)

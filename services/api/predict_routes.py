@@ -42,6 +42,7 @@ from services.api.what_if import Answered, NoPrediction, Serving, answers, form_
 from services.api.what_if_store import WhatIfStore
 from services.runtime import telemetry
 from services.runtime.http.api_keys import Scope, key_of, requires
+from services.runtime.http.direct_routes import Handler
 from services.runtime.http.problems import Refused, field_problem, responses
 from services.runtime.http.request_ids import request_id_of
 from services.runtime.shutdown import KnownProblem
@@ -75,6 +76,7 @@ class Predictor:
         self._batcher: MicroBatcher[list[float], Answered] = MicroBatcher(
             self._answer, settings.api_forms_at_once, settings.api_gather_ms / 1000
         )
+        self._count_single = telemetry.API_PREDICTIONS.increment(kind="single")
         self._explaining = asyncio.Semaphore(_EXPLANATIONS_AT_ONCE)
 
     def serving(self) -> Serving:
@@ -97,7 +99,7 @@ class Predictor:
         fields["prediction_id"] = uuid.uuid4().hex
         fields["explanation"] = await self._explanation(answered) if explain else None
         fields["stored"] = store and await self._store.put(self._document(answered, origin, None))
-        telemetry.API_PREDICTIONS.inc(kind="single")
+        self._count_single()
         return fields
 
     def _answer(self, rows: list[list[float]]) -> Sequence[Answered | Exception]:
@@ -227,22 +229,27 @@ def _flag(request: Request, name: str, default: bool) -> bool:
 _Store = Annotated[bool, Query(description="Whether the answer is kept, with all that led to it")]
 
 
+def direct_answer(predictor: Predictor) -> Handler:
+    """What answers PREDICT_PATH without the framework (see services.runtime.http.direct_routes)."""
+
+    async def answer(request: Request) -> Response:
+        await _MAY_PREDICT(request)
+        store, explain = _flag(request, "store", True), _flag(request, "explain", False)
+        return await _answer_single(predictor, request, store=store, explain=explain)
+
+    return answer
+
+
+async def _answer_single(predictor: Predictor, request: Request, *, store: bool, explain: bool) -> Response:
+    _check_media(request, "application/json")
+    form = _form_in(await request.body())
+    fields = await predictor.single(form, Origin.of(request), store=store, explain=explain)
+    return Response(orjson.dumps(fields), media_type="application/json")
+
+
 def predict_router(predictor: Predictor) -> APIRouter:
     """The routes. predictor: what answers."""
     router = APIRouter(tags=["predict"], dependencies=[Depends(_MAY_PREDICT)])
-
-    async def predict_now(request: Request) -> Response:
-        """The route below without the framework's work, which takes longer than the model: a test compares the two."""
-        await _MAY_PREDICT(request)
-        return await answer(request, store=_flag(request, "store", True), explain=_flag(request, "explain", False))
-
-    async def answer(request: Request, *, store: bool, explain: bool) -> Response:
-        _check_media(request, "application/json")
-        form = _form_in(await request.body())
-        fields = await predictor.single(form, Origin.of(request), store=store, explain=explain)
-        return Response(orjson.dumps(fields), media_type="application/json")
-
-    router.add_route(PREDICT_PATH, predict_now, ["POST"], include_in_schema=False)
 
     @router.post(
         PREDICT_PATH,
@@ -261,7 +268,7 @@ def predict_router(predictor: Predictor) -> APIRouter:
         store: _Store = True,
         explain: Annotated[bool, Query(description="Whether to say what moved the prediction; takes longer")] = False,
     ) -> Response:
-        return await answer(request, store=store, explain=explain)
+        return await _answer_single(predictor, request, store=store, explain=explain)
 
     @router.post(
         BATCH_PATH,

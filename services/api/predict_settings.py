@@ -69,7 +69,7 @@ class PredictSettings(CommonSettings):
             ge=0,
             le=1000,
         ),
-    ] = 4.0
+    ] = 3.0
     api_batch_bytes_max: Annotated[
         int, Field(description="Largest body of POST /v1/predict/batch, bytes; above it the answer is 413", ge=1024)
     ] = 8 * 1024 * 1024
@@ -80,11 +80,11 @@ class PredictSettings(CommonSettings):
         float,
         Field(
             description="How long an answer waits for MongoDB to acknowledge that it is stored, milliseconds; later "
-            "it says `stored: false`, and the write goes on",
+            "it says `stored: false`, and the write goes on. Below 50 no answer waits while others come that often",
             ge=0,
             le=5000,
         ),
-    ] = 5.0
+    ] = 25.0
     api_what_if_waiting_max: Annotated[
         int,
         Field(description="Most predictions of forms that wait for MongoDB; more are answered and not stored", ge=1),

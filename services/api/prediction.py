@@ -8,18 +8,28 @@ import asyncio
 from fastapi import APIRouter
 
 from services.api.bundle_follower import BundleFollower
-from services.api.predict_routes import BATCH_PATH, FORM_BYTES_MAX, PREDICT_PATH, Predictor, predict_router
+from services.api.predict_routes import (
+    BATCH_PATH,
+    FORM_BYTES_MAX,
+    PREDICT_PATH,
+    Predictor,
+    direct_answer,
+    predict_router,
+)
 from services.api.predict_settings import PredictSettings
 from services.api.what_if_store import WhatIfStore
+from services.runtime.http.direct_routes import Handler
 
 
 class Prediction:
-    """One process's part. `router` and `body_bytes_max_by_path` are for its application."""
+    """One process's part. `router`, `direct` and `body_bytes_max_by_path` are for its application."""
 
     def __init__(self, settings: PredictSettings) -> None:
         """Connects to nothing yet. Raises KnownProblem for what somebody must mend."""
         self._follower, self._store = BundleFollower(settings), WhatIfStore(settings)
-        self.router: APIRouter = predict_router(Predictor(settings, self._follower, self._store))
+        predictor = Predictor(settings, self._follower, self._store)
+        self.router: APIRouter = predict_router(predictor)
+        self.direct: dict[str, Handler] = {PREDICT_PATH: direct_answer(predictor)}
         self.body_bytes_max_by_path = {PREDICT_PATH: FORM_BYTES_MAX, BATCH_PATH: settings.api_batch_bytes_max}
 
     def not_looked(self) -> str | None:

@@ -68,7 +68,8 @@ class Api:
             erasure_router(self.eraser),
             one_customer_router(self.store),
         ]
-        self.app = build_app(settings, health, routers, self.prediction.body_bytes_max_by_path)
+        prediction = self.prediction
+        self.app = build_app(settings, health, routers, prediction.body_bytes_max_by_path, prediction.direct)
 
 
 async def serve(settings: ApiSettings, stop: asyncio.Event) -> None:

@@ -1,8 +1,8 @@
 """Keeps what was answered to forms in MongoDB: single answers in groups, beside the requests that they belong to.
 
-An answer waits a few milliseconds for MongoDB's acknowledgement and not longer: that decides what it says, not whether
-it is kept. Must never say that something is stored before a majority of the replica set has it, nor hold more than a
-fixed number of documents while MongoDB is away.
+While it is quiet an answer waits some milliseconds for MongoDB's acknowledgement and not longer: that decides what it
+says, not whether it is kept. Must never say that something is stored before a majority of the replica set has it, nor
+hold more than a fixed number of documents while MongoDB is away.
 """
 
 import asyncio
@@ -66,17 +66,22 @@ class WhatIfStore:
         self._away = False
         self._next_write_at = 0.0
         """When the next write may begin, by the loop's clock."""
+        self._last_put_at = -_PAUSE_SECONDS
 
     async def put(self, document: WhatIfDocument) -> bool:
         """Hand a document over. True once MongoDB has acknowledged it; False if that takes longer than an answer may
-        wait, or if there is no more room, in which case it is not kept.
+        wait, or if others were handed over just now, with whom it is written later than that, or if there is no more
+        room, in which case it is not kept.
         """
         if len(self._waiting) >= self._waiting_max:
             telemetry.WHAT_IF_STORED.inc(outcome="dropped")
             return False
         loop = asyncio.get_running_loop()
         self._come.set()
-        if self._next_write_at - loop.time() >= self._wait_seconds:
+        now, before = loop.time(), self._last_put_at
+        self._last_put_at = now
+        is_quiet = now >= max(self._next_write_at, before + _PAUSE_SECONDS)
+        if not is_quiet and self._wait_seconds < _PAUSE_SECONDS:
             self._waiting.append(_Waiting(document, None))
             return False
         acknowledged: asyncio.Future[bool] = loop.create_future()

@@ -38,7 +38,7 @@ def usable(outcomes: OutcomeColumns) -> NDArray[np.bool_]:
     """Which rows have a finite number in every outcome; (n,)."""
     columns = [outcomes.expected_value, outcomes.expected_orders, outcomes.p_active]
     columns += [outcomes.value_p10, outcomes.value_p50, outcomes.value_p90, outcomes.next_order_days]
-    return np.asarray(np.isfinite(np.column_stack(columns)).all(axis=1))
+    return np.asarray(np.isfinite(np.array(columns)).all(axis=0))
 
 
 def next_order_at(as_of: str, p_active: float, next_order_days: float) -> str | None:

@@ -2,6 +2,8 @@
 spend_shrinkage, operation by operation. It must never compute anything that those do not.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
@@ -16,6 +18,7 @@ from services.trainer.corrections import (
     LOG_FACTOR_MIN,
     RATIO_MAX,
     RATIO_MIN,
+    TARGETS,
     TREES_SHARE,
     Corrections,
 )
@@ -24,9 +27,6 @@ from services.trainer.regression import PROBABILITY_EDGE, SIGNAL_MAX, Regression
 from services.trainer.spend_shrinkage import SpendShrinkage
 from services.trainer.structural import AGE_DAYS_MAX, MONEY_MAX
 from services.trainer.structural_graph import StructuralNodes, statistics_nodes
-
-_PADDING = -len(told.RATIOS) % LANES, -len(told.SHARES) % LANES
-"""Columns that fill up ratios and shares to whole registers."""
 
 
 def corrected_nodes(
@@ -40,32 +40,58 @@ def corrected_nodes(
     if corrections is None or not any(corrections.weights.values()):
         return expected
     weights = corrections.weights
-    standardised = _standardised(builder, corrections.regression, expected, horizon_days, scale)
+    linear = _linear(builder, corrections.regression, expected, horizon_days, scale)
+    factors = _factors(builder, corrections)
+    of_value, of_orders = _opinions_of_money(linear, factors)
+    odds, by_trees = _log_odds(
+        builder.stacked([expected.p_active, (expected.p_active * factors["p_active"]).minimum(1.0)])
+    ).split()
+    of_active = (linear["p_active"] + (by_trees - odds)) / 3.0
+    grown = builder.stacked(
+        [weights["value"] * of_value, weights["orders"] * of_orders, -(odds + weights["p_active"] * of_active)]
+    )
+    value, orders, unlikely = grown.exp().split()
+    return StructuralNodes(
+        expected.has_order,
+        expected.value * value if weights["value"] else expected.value,
+        expected.orders * orders if weights["orders"] else expected.orders,
+        1.0 / (1.0 + unlikely) if weights["p_active"] else expected.p_active,
+    )
+
+
+def _linear(
+    builder: GraphBuilder,
+    regression: Regression,
+    expected: StructuralNodes,
+    horizon_days: int,
+    scale: told.Scale,
+) -> dict[str, Tensor]:
+    """What the regression asks for, by target."""
+    names, standardised = _standardised(builder, regression, expected, horizon_days, scale)
+    of_name = {
+        target: dict(zip(told.NAMES, regression.coefficients[target], strict=True)) | {_PADDING: 0.0}
+        for target in TARGETS
+    }
+    rows = builder.constant([[[of_name[target][name] for name in names] for target in TARGETS]])
+    found = (standardised.layered(1) * rows).row_sum().maximum(LOG_FACTOR_MIN).minimum(LOG_FACTOR_MAX)
+    return dict(zip(TARGETS, found.split(), strict=True))
+
+
+def _factors(builder: GraphBuilder, corrections: Corrections) -> dict[str, Tensor]:
+    """What the trees ask for, by target."""
     rows = builder.input
     tree_rows = rows.is_nan().choose(rows, rows.maximum(-FEATURE_MAX).minimum(FEATURE_MAX))
+    ratios = builder.stacked([tree_nodes(tree_rows, corrections.trees[target]) for target in TARGETS])
+    factors = 1.0 + TREES_SHARE * (ratios.maximum(RATIO_MIN).minimum(RATIO_MAX) - 1.0)
+    return dict(zip(TARGETS, factors.split(), strict=True))
 
-    def linear(target: str) -> Tensor:
-        coefficients = builder.constant(_padded(corrections.regression.coefficients[target]))
-        return (standardised * coefficients).row_sum().maximum(LOG_FACTOR_MIN).minimum(LOG_FACTOR_MAX)
 
-    def factor(target: str) -> Tensor:
-        ratio = tree_nodes(tree_rows, corrections.trees[target]).maximum(RATIO_MIN).minimum(RATIO_MAX)
-        return 1.0 + TREES_SHARE * (ratio - 1.0)
-
-    value, orders, p_active = expected.value, expected.orders, expected.p_active
-    if weights["value"] or weights["orders"]:
-        of_orders = (linear("orders") + factor("orders").log()) / 3.0
-        if weights["value"]:
-            of_value = (of_orders + factor("value").log() + 0.5 * linear("value")) / 3.0
-            value = value * (weights["value"] * of_value).exp()
-        if weights["orders"]:
-            orders = orders * (weights["orders"] * of_orders).exp()
-    if weights["p_active"]:
-        odds = _log_odds(p_active)
-        by_trees = _log_odds((p_active * factor("p_active")).minimum(1.0)) - odds
-        of_active = (linear("p_active") + by_trees) / 3.0
-        p_active = 1.0 / (1.0 + (-(odds + weights["p_active"] * of_active)).exp())
-    return StructuralNodes(expected.has_order, value, orders, p_active)
+def _opinions_of_money(linear: dict[str, Tensor], factors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What is to be added to the logarithms of value and of orders."""
+    graph = linear["value"].graph
+    value, orders = graph.stacked([factors["value"], factors["orders"]]).log().split()
+    of_orders = (linear["orders"] + orders) / 3.0
+    return (of_orders + value + 0.5 * linear["value"]) / 3.0, of_orders
 
 
 def shrunk_nodes(shrinkage: SpendShrinkage | None, value: Tensor, orders: Tensor) -> Tensor:
@@ -94,88 +120,129 @@ def _log_odds(probability: Tensor) -> Tensor:
     return (p / (1.0 - p)).log()
 
 
-def _padded(values: np.ndarray, filler: float = 0.0) -> np.ndarray:
-    """One for each signal, with fillers where the two groups of signals are padded."""
-    ratios, shares = np.split(np.asarray(values, dtype=np.float64), [len(told.RATIOS)])
-    fillers = [np.full(count, filler) for count in _PADDING]
-    return np.concatenate([ratios, fillers[0], shares, fillers[1]])
+_PADDING = ""
+"""Name of a column that fills up others to whole registers."""
+
+
+class _Signal(NamedTuple):
+    """Signals beside one another, and their names."""
+
+    names: tuple[str, ...]
+    values: Tensor
+
+    @property
+    def columns(self) -> int:
+        """How many they are."""
+        return self.values.columns
 
 
 def _standardised(
     builder: GraphBuilder, regression: Regression, expected: StructuralNodes, horizon_days: int, scale: told.Scale
-) -> Tensor:
-    """regression.standardised(signals()), with padding that is 0."""
-    ratios, shares = _signals(builder, regression, expected, horizon_days, scale)
-    one = 0.0 * ratios[0] + 1.0
-    limited = builder.stacked([*ratios, *[one] * _PADDING[0]]).maximum(1.0 / told.RATIO_LIMIT)
+) -> tuple[list[str], Tensor]:
+    """regression.standardised(signals()), and the signal that each column holds; padding is 0."""
+    mean = dict(zip(told.NAMES, regression.mean.tolist(), strict=True)) | {_PADDING: 0.0}
+    ratios, shares = _signals(builder, expected, horizon_days, scale, mean)
+    one = 0.0 * expected.value + 1.0
+    ratios += [_Signal((_PADDING,), one)] * (-sum(each.columns for each in ratios) % LANES)
+    shares += [_Signal((_PADDING,), 0.0 * one)] * (-sum(each.columns for each in shares) % LANES)
+    limited = builder.stacked([each.values for each in ratios]).maximum(1.0 / told.RATIO_LIMIT)
     logs = limited.minimum(told.RATIO_LIMIT).log()
-    every = builder.stacked([logs, *shares, *[0.0 * one] * _PADDING[1]])
-    mean, spread = (builder.constant(each) for each in (_padded(regression.mean), _padded(regression.spread, 1.0)))
-    return ((every - mean) / spread).maximum(-SIGNAL_MAX).minimum(SIGNAL_MAX)
+    every = builder.stacked([logs, *(each.values for each in shares)])
+    names = [name for each in (*ratios, *shares) for name in each.names]
+    spread = dict(zip(told.NAMES, regression.spread, strict=True)) | {_PADDING: 1.0}
+    centred = every - builder.constant([mean[name] for name in names])
+    standard = centred / builder.constant([spread[name] for name in names])
+    return names, standard.maximum(-SIGNAL_MAX).minimum(SIGNAL_MAX)
+
+
+_OF_WINDOWS = tuple(f"orders_{days}d" for days in told.WINDOWS_DAYS)
+_FEATURE_OF = {
+    "last gap by usual gap": "last_gap_days",
+    "last order by mean order": "last_order_value",
+    "largest order by mean order": "largest_order_value",
+    **{told.RATIOS[6 + place]: name for place, name in enumerate(_OF_WINDOWS)},
+    "unevenness of gaps": "gap_std_days",
+    "share refunded": "refund_share",
+    "unevenness of order values": told.SPREAD_OF_ORDERS,
+    "regularity of gaps": "btyd_litt",
+}
+"""Signals that need a feature which may be unknown; first the ratios among them."""
+_RATIOS_OF_FEATURES = sum(name in told.RATIOS for name in _FEATURE_OF)
+_LIMITS = {
+    "last_gap_days": (told.HALF, AGE_DAYS_MAX),
+    "gap_std_days": (0.0, AGE_DAYS_MAX),
+    "refund_share": (0.0, 10.0),
+    **dict.fromkeys(("last_order_value", "largest_order_value", "average_order_value"), (0.01, MONEY_MAX)),
+    told.SPREAD_OF_ORDERS: (0.0, MONEY_MAX),
+    **dict.fromkeys((*_OF_WINDOWS, "btyd_litt", "frequency"), (0.0, told.COUNT_MAX)),
+}
+_SEVERAL = float(np.nextafter(2.0, 0.0))
+"""What two or more are above."""
+_ALWAYS = -1.0
+"""What every age is above."""
 
 
 def _signals(
-    builder: GraphBuilder, regression: Regression, expected: StructuralNodes, horizon_days: int, scale: told.Scale
-) -> tuple[list[Tensor], list[Tensor]]:
-    """signals.signals() as (ratios, shares); an unknown one is the mean, which is what standardising makes of NaN."""
+    builder: GraphBuilder, expected: StructuralNodes, horizon_days: int, scale: told.Scale, means: dict[str, float]
+) -> tuple[list[_Signal], list[_Signal]]:
+    """signals.signals() as (ratios, shares); an unknown one is its mean, which is what standardising makes of NaN."""
     found = statistics_nodes(builder)
     x, age = found.x, found.age_days
     recency = age - found.t_x_days
-    repeats, several = x.above(0.0), x.at_least(2.0)
+    repeats = x.above(0.0)
     usual = (found.t_x_days / x.maximum(1.0)).maximum(told.HALF)
-
-    def feature(name: str) -> Tensor:
-        return builder.input.column(FEATURE_NAMES.index(name))
-
-    def limited(name: str, lower: float, upper: float) -> Tensor:
-        return feature(name).is_nan().choose(0.0, feature(name)).maximum(lower).minimum(upper)
-
-    means = dict(zip(told.NAMES, regression.mean, strict=True))
-
-    def known(signal: str, condition: Tensor | None, value: Tensor, name: str) -> Tensor:
-        mean = float(means[signal])
-        neutral = float(np.exp(mean)) if signal in told.RATIOS else mean
-        if condition is not None:
-            value = condition.choose(value, neutral)
-        return feature(name).is_nan().choose(neutral, value)
-
-    order_value = limited("average_order_value", 0.01, MONEY_MAX)
-    orders = limited("frequency", 0.0, told.COUNT_MAX) + 1.0
-    names = iter(told.RATIOS[6 : 6 + len(told.WINDOWS_DAYS)])
-
-    def in_window(days: int) -> Tensor:
-        name = f"orders_{days}d"
-        usually = orders * (float(days) / age.maximum(1.0)).minimum(1.0) + told.HALF
-        counted = limited(name, 0.0, told.COUNT_MAX) + told.HALF
-        return known(next(names), age.above(told.WINDOW_KNOWN_SHARE * days), counted / usually, name)
-
-    def by_mean_order(signal: str, name: str) -> Tensor:
-        return known(signal, None, limited(name, 0.01, MONEY_MAX) / order_value, name)
-
-    gap = "last_gap_days"
+    of_feature = _limited(builder)
+    order_value, orders = of_feature["average_order_value"], of_feature["frequency"] + 1.0
+    windows = builder.constant([float(days) for days in told.WINDOWS_DAYS])
+    usually = orders * (windows / age.maximum(1.0)).minimum(1.0) + told.HALF
+    by_feature = builder.stacked(
+        [
+            of_feature["last_gap_days"] / usual,
+            of_feature["last_order_value"] / order_value,
+            of_feature["largest_order_value"] / order_value,
+            (builder.stacked([of_feature[name] for name in _OF_WINDOWS]) + told.HALF) / usually,
+            of_feature["gap_std_days"] / usual,
+            of_feature["refund_share"],
+            of_feature[told.SPREAD_OF_ORDERS] / order_value,
+            of_feature["btyd_litt"] / x.maximum(1.0) - usual.log(),
+        ]
+    )
+    window_ages = [told.WINDOW_KNOWN_SHARE * days for days in told.WINDOWS_DAYS]
+    is_told = builder.stacked([x, age.at([0] * 6), x, age, orders, x]).above(
+        builder.constant([_SEVERAL, _ALWAYS, _ALWAYS, *window_ages, _SEVERAL, _ALWAYS, 1.5, _SEVERAL])
+    )
+    neutral = builder.constant([np.exp(means[name]) if name in told.RATIOS else means[name] for name in _FEATURE_OF])
+    is_missing = builder.input.at([FEATURE_NAMES.index(name) for name in _FEATURE_OF.values()]).is_nan()
+    known = is_missing.choose(neutral, is_told.choose(by_feature, neutral))
+    names = tuple(_FEATURE_OF)
+    of_ratios, of_shares = known.split(_RATIOS_OF_FEATURES, len(names) - _RATIOS_OF_FEATURES)
+    ahead = builder.stacked([expected.orders, expected.value]).maximum(told.TINY)
     past_rate = (x + told.HALF) / (age + 1.0) * float(horizon_days)
     ratios = [
-        x + 1.0,
-        repeats.choose((recency + 1.0) / (usual + 1.0), 1.0),
-        known(told.RATIOS[2], several, limited(gap, told.HALF, AGE_DAYS_MAX) / usual, gap),
-        by_mean_order(told.RATIOS[3], "last_order_value"),
-        by_mean_order(told.RATIOS[4], "largest_order_value"),
-        order_value / scale.order_value,
-        *(in_window(days) for days in told.WINDOWS_DAYS),
-        expected.orders.maximum(told.TINY) / scale.expected_orders,
-        expected.value.maximum(told.TINY) / scale.expected_value,
-        expected.orders.maximum(told.TINY) / past_rate,
+        _Signal(("purchase days",), x + 1.0),
+        _Signal(("overdue: recency by usual gap",), repeats.choose((recency + 1.0) / (usual + 1.0), 1.0)),
+        _Signal(names[:_RATIOS_OF_FEATURES], of_ratios),
+        _Signal(("mean order by the shop's",), order_value / scale.order_value),
+        _Signal(
+            ("expected orders by the shop's", "expected value by the shop's"),
+            ahead / builder.constant([scale.expected_orders, scale.expected_value]),
+        ),
+        _Signal(("expected orders by the past rate",), ahead.column(0) / past_rate),
     ]
-    mean_log_gap = limited("btyd_litt", 0.0, told.COUNT_MAX) / x.maximum(1.0)
-    of_gaps, of_orders = "gap_std_days", told.SPREAD_OF_ORDERS
     shares = [
-        repeats.choose(0.0, 1.0),
-        recency / age.maximum(1.0),
-        known(told.SHARES[2], several, limited(of_gaps, 0.0, AGE_DAYS_MAX) / usual, of_gaps),
-        known(told.SHARES[3], None, limited("refund_share", 0.0, 10.0), "refund_share"),
-        known(told.SHARES[4], orders.above(1.5), limited(of_orders, 0.0, MONEY_MAX) / order_value, of_orders),
-        age / scale.history_days,
-        recency / scale.history_days,
-        known(told.SHARES[7], several, mean_log_gap - usual.log(), "btyd_litt"),
+        _Signal(("bought once",), repeats.choose(0.0, 1.0)),
+        _Signal(("share of the lifetime since the last order",), recency / age.maximum(1.0)),
+        _Signal(names[_RATIOS_OF_FEATURES:], of_shares),
+        _Signal(
+            ("age by the shop's", "recency by the shop's age"), builder.stacked([age, recency]) / scale.history_days
+        ),
     ]
     return ratios, shares
+
+
+def _limited(builder: GraphBuilder) -> dict[str, Tensor]:
+    """Features within _LIMITS, unknown ones as if they were 0, by name."""
+    given = builder.input.at([FEATURE_NAMES.index(name) for name in _LIMITS])
+    lowest, highest = (builder.constant(each) for each in zip(*_LIMITS.values(), strict=True))
+    found = given.is_nan().choose(0.0, given).maximum(lowest).minimum(highest)
+    return dict(zip(_LIMITS, found.split(), strict=True))

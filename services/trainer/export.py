@@ -15,7 +15,7 @@ from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES
 from services.runtime.shutdown import KnownProblem
 from services.trainer.calibration import PREDICTION_MIN, Curve
 from services.trainer.corrections_graph import corrected_nodes, shrunk_nodes
-from services.trainer.graph import GraphBuilder, Tensor
+from services.trainer.graph import LANES, GraphBuilder, Tensor, padded, slopes
 from services.trainer.intervals import PROBABILITY_MIN, SPREAD_LEVELS, Intervals
 from services.trainer.structural_graph import structural_nodes
 from services.trainer.value_model import VALUE_MAX, ValueModel
@@ -38,42 +38,46 @@ def build_graph(model: ValueModel) -> onnx.ModelProto:
     expected = structural_nodes(builder, model.structural, model.horizon_days)
     raw = corrected_nodes(builder, model.corrections, expected, model.horizon_days, model.scale)
     raw_value = shrunk_nodes(model.shrinkage, raw.value, raw.orders).minimum(VALUE_MAX)
-    known_value = _calibrated(raw_value, model.curves["value"]).minimum(VALUE_MAX)
-    p_active = _calibrated(raw.p_active, model.curves["p_active"]).minimum(1.0)
-    orders = _calibrated(raw.orders, model.curves["orders"]).maximum(p_active)
+    known_value, orders, p_active = _calibrated(raw_value, raw.orders, raw.p_active, model.curves)
+    known_value, p_active = known_value.minimum(VALUE_MAX), p_active.minimum(1.0)
+    orders = orders.maximum(p_active)
     value = known_value if model.factor is None else (raw_value * model.factor).minimum(VALUE_MAX)
-    quantiles = [each.minimum(VALUE_MAX) for each in _quantiles(model.intervals, known_value, orders, p_active)]
+    quantiles = _quantiles(model.intervals, known_value, orders, p_active)
     next_order = model.horizon_days / (1.0 + (orders / p_active.maximum(PROBABILITY_MIN)).maximum(1.0))
-    columns = (value, orders, p_active, *quantiles, next_order)
-    return builder.model(
-        {name: expected.has_order.choose(each, 0.0) for name, each in zip(OUTPUT_NAMES, columns, strict=True)}
-    )
+    columns = builder.stacked([value, orders, p_active, *quantiles, next_order])
+    return builder.model(dict(zip(OUTPUT_NAMES, expected.has_order.choose(columns, 0.0).split(), strict=True)))
 
 
-def _calibrated(predicted: Tensor, curve: Curve | None) -> Tensor:
-    if curve is None:
-        return predicted
+def _calibrated(
+    value: Tensor, orders: Tensor, p_active: Tensor, curves: Mapping[str, Curve | None]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """value_model.ValueModel.calibrated(), without its bounds."""
+    known = [curve for name in ("value", "orders", "p_active") if (curve := curves[name]) is not None]
+    if not known:
+        return value, orders, p_active
+    assert len(known) == len(curves), "all are calibrated, or none"
+    predicted = value.graph.stacked([value, orders, p_active])
     log = predicted.maximum(PREDICTION_MIN).log()
-    return predicted * log.interpolated(curve.log_predictions, curve.log_factors).exp()
+    factors = log.interpolated([each.log_predictions for each in known], [each.log_factors for each in known]).exp()
+    first, second, third = (predicted * factors).split()
+    return first, second, third
 
 
 def _quantiles(intervals: Intervals, value: Tensor, orders: Tensor, p_active: Tensor) -> list[Tensor]:
-    """intervals.Intervals.quantiles."""
+    """intervals.Intervals.quantiles, at most VALUE_MAX."""
+    builder = value.graph
     p = p_active.maximum(PROBABILITY_MIN)
     if_active = value / p
+    among_active = (builder.constant(intervals.levels) - (1.0 - p)) / p
     log_orders = (orders / p).maximum(1.0).log()
+    assert not any(spread[0] for spread in intervals.spreads), "see rising_from_nothing()"
     groups = np.eye(len(intervals.log_orders))
-    shares = [log_orders.interpolated(intervals.log_orders, each) for each in groups]
-    found = []
-    for level in intervals.levels:
-        among_active = (level - (1.0 - p)) / p
-        ratio = None
-        for share, spread in zip(shares, intervals.spreads, strict=True):
-            part = share * among_active.interpolated(SPREAD_LEVELS, spread)
-            ratio = part if ratio is None else ratio + part
-        assert ratio is not None
-        found.append(among_active.above(0.0).choose(if_active * ratio, 0.0))
-    first, second, third = found
+    shares = log_orders.interpolated(intervals.log_orders, np.pad(groups, ((0, -len(groups) % LANES), (0, 0))))
+    # Every spread begins with 0, so a mean of spreads is that of their slopes.
+    by_group = builder.constant(padded(slopes(SPREAD_LEVELS, intervals.spreads).T)[None])
+    steepness = (shares.layered(1) * by_group).row_sum()
+    ratio = (among_active.ramps(SPREAD_LEVELS) * steepness.layered(1)).row_sum()
+    first, second, third = among_active.above(0.0).choose(if_active * ratio, 0.0).minimum(VALUE_MAX).split()
     low, high = first.minimum(second), first.maximum(second)
     middle = high.minimum(third)
     return [low.minimum(middle), low.maximum(middle), high.maximum(third)]

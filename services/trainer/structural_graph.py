@@ -1,7 +1,11 @@
 """The structural model as nodes of an ONNX graph: services.trainer.structural and domain.btyd.quadrature, operation by
 operation, in float64. It must never compute anything that those two do not.
+
+What is computed alike for several things is computed for all of them at once, a column each (see GraphBuilder): the
+purchase model on the calendar and on the season's clock, and the two integrals of each.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,9 +52,9 @@ class StatisticsNodes(NamedTuple):
 
 def structural_nodes(builder: GraphBuilder, structural: Structural, horizon_days: int) -> StructuralNodes:
     """The nodes that give structural.expect(input, horizon_days)."""
-    has_order = _feature(builder, "frequency").at_least(0.0)
+    has_order = _features(builder, "frequency").at_least(0.0)
     if structural.orders is None:
-        columns = _mean_columns(builder, structural, horizon_days)
+        expected = _mean_columns(builder, structural, horizon_days)
     else:
         found = statistics_nodes(builder)
         days, p_active = _outlook(builder, structural, found, horizon_days)
@@ -60,8 +64,8 @@ def structural_nodes(builder: GraphBuilder, structural: Structural, horizon_days
         if structural.activity < 1:
             rated = 1.0 - (-days).exp()
             p_active = rated if structural.activity == 0 else (p_active * rated).sqrt()
-        columns = (value, days * structural.orders_per_day, p_active)
-    return StructuralNodes(has_order, *(has_order.choose(each, 0.0) for each in columns))
+        expected = builder.stacked([value, days * structural.orders_per_day, p_active])
+    return StructuralNodes(has_order, *has_order.choose(expected, 0.0).split())
 
 
 def _outlook(
@@ -70,77 +74,76 @@ def _outlook(
     """structural.Structural._outlook."""
     assert structural.orders is not None
     if structural.seasonal is None:
-        return _purchases(builder, structural.orders, found, builder.constant(float(horizon_days)), horizon_days)
+        ahead = 0.0 * found.x + float(horizon_days)
+        return _purchases(builder, [structural.orders], [found], ahead, horizon_days)[0]
     t_x, age, ahead = _clock(builder, structural.seasonal, found, float(horizon_days))
     longest = horizon_longest(structural.seasonal.season, horizon_days)
-    calendar = _purchases(builder, structural.orders, found, ahead, longest)
     on_clock = found._replace(t_x_days=t_x, age_days=age)
-    season = _purchases(builder, structural.seasonal.orders, on_clock, ahead, longest)
-    return (calendar[0] * season[0]).sqrt(), (calendar[1] * season[1]).sqrt()
+    both = _purchases(builder, [structural.orders, structural.seasonal.orders], [found, on_clock], ahead, longest)
+    (calendar_days, calendar_p), (season_days, season_p) = both
+    return (calendar_days * season_days).sqrt(), (calendar_p * season_p).sqrt()
 
 
 def _purchases(
-    builder: GraphBuilder, orders: OrderModel, found: StatisticsNodes, horizon: Tensor, horizon_longest_days: float
-) -> tuple[Tensor, Tensor]:
-    nodes = quadrature(orders, horizon_longest_days)
-    if isinstance(nodes, BetaQuadrature):
-        return _beta(builder, nodes, found, horizon)
-    return _lifetime(builder, nodes, found, horizon)
+    builder: GraphBuilder,
+    orders: Sequence[OrderModel],
+    found: Sequence[StatisticsNodes],
+    horizon: Tensor,
+    horizon_longest_days: float,
+) -> list[tuple[Tensor, Tensor]]:
+    """Of each model, with its own statistics: expected purchase days and P(at least one)."""
+    every = [quadrature(each, horizon_longest_days) for each in orders]
+    lifetimes = [each for each in every if isinstance(each, LifetimeQuadrature)]
+    if len(lifetimes) == len(every) and all(abs(each.s - 1) >= SHAPE_GAP_MIN for each in lifetimes):
+        return _lifetime(builder, lifetimes, found, horizon)
+    return [
+        _beta(builder, each, statistics, horizon)
+        if isinstance(each, BetaQuadrature)
+        else _lifetime(builder, [each], [statistics], horizon)[0]
+        for each, statistics in zip(every, found, strict=True)
+    ]
 
 
 def _clock(
     builder: GraphBuilder, seasonal: Seasonal, found: StatisticsNodes, horizon_days: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """structural.Seasonal.clock: (t_x, T, horizon) in operational days."""
-    year_day = _feature(builder, "as_of_year_day")
+    year_day = _features(builder, "as_of_year_day")
     now = year_day.is_nan().choose(seasonal.year_day, year_day).maximum(1.0).minimum(366.0) - 1.0
-    surplus = seasonal.season.surplus_days
-
-    def surplus_at(position: Tensor) -> Tensor:
-        years = position / YEAR_DAYS
-        within = (years - years.floor()) * YEAR_DAYS
-        return within.interpolated(np.arange(BINS + 1) * BIN_DAYS, surplus)
-
-    def elapsed(days: Tensor) -> Tensor:
-        return days + at_now - surplus_at(now - days)
-
-    at_now = surplus_at(now)
-    age = elapsed(found.age_days).maximum(0.0)
-    recency = elapsed(found.age_days - found.t_x_days).maximum(0.0)
+    days = builder.stacked([found.age_days, found.age_days - found.t_x_days, 0.0 * now - horizon_days])
+    years = builder.stacked([now, now - days]) / YEAR_DAYS
+    within = (years - years.floor()) * YEAR_DAYS
+    at_now, before = within.interpolated(np.arange(BINS + 1) * BIN_DAYS, seasonal.season.surplus_days).split(1, 3)
+    age, recency, ahead = (days + at_now - before).split()
+    age, recency = age.maximum(0.0), recency.maximum(0.0)
     t_x = found.x.above(0.0).choose((age - recency).maximum(GAP_DAYS_MIN).minimum(age), 0.0)
-    ahead = -elapsed(builder.constant(-horizon_days))
-    return t_x, age, ahead.maximum(HORIZON_DAYS_MIN)
+    return t_x, age, (-ahead).maximum(HORIZON_DAYS_MIN)
 
 
-def _mean_columns(builder: GraphBuilder, structural: Structural, horizon_days: int) -> tuple[Tensor, Tensor, Tensor]:
+def _mean_columns(builder: GraphBuilder, structural: Structural, horizon_days: int) -> Tensor:
     assert structural.mean is not None
-    value, orders, p_active = structural.mean.over(horizon_days)
-    return builder.constant(value), builder.constant(orders), builder.constant(p_active)
+    return builder.constant(structural.mean.over(horizon_days))
 
 
-def _feature(builder: GraphBuilder, name: str) -> Tensor:
-    return builder.input.column(FEATURE_NAMES.index(name))
-
-
-def _bounded(values: Tensor, upper: Operand) -> Tensor:
-    return values.is_nan().choose(0.0, values).maximum(0.0).minimum(upper)
+def _features(builder: GraphBuilder, *names: str) -> Tensor:
+    return builder.input.at([FEATURE_NAMES.index(name) for name in names])
 
 
 def statistics_nodes(builder: GraphBuilder) -> StatisticsNodes:
     """The nodes that give structural.statistics(input)."""
+    wanted = _features(builder, "btyd_T", "btyd_t_x", "btyd_x", "btyd_m")
+    instead = _features(builder, "customer_lifetime_days", "active_span_days", "frequency", "average_order_value")
+    paid_days = _features(builder, "btyd_m_days")
+    is_missing = _features(builder, "btyd_T", "btyd_t_x", "btyd_x", "btyd_m_days").is_nan()
+    longest = (AGE_DAYS_MAX, AGE_DAYS_MAX, REPEAT_DAYS_MAX, MONEY_MAX)
+    age, t_x, x, mean = _bounded(is_missing.choose(instead, wanted), builder.constant(longest)).split()
+    t_x = t_x.minimum(age)
+    x = x.minimum(t_x)
+    return StatisticsNodes(x, t_x, age, _bounded(paid_days.is_nan().choose(x + 1.0, paid_days), REPEAT_DAYS_MAX), mean)
 
-    def first_known(first: str, second: str) -> Tensor:
-        return _feature(builder, first).is_nan().choose(_feature(builder, second), _feature(builder, first))
 
-    age = _bounded(first_known("btyd_T", "customer_lifetime_days"), AGE_DAYS_MAX)
-    t_x = _bounded(first_known("btyd_t_x", "active_span_days"), age)
-    x = _bounded(first_known("btyd_x", "frequency"), REPEAT_DAYS_MAX).minimum(t_x)
-    paid_days = _feature(builder, "btyd_m_days")
-    unknown = paid_days.is_nan()
-    mean = unknown.choose(_feature(builder, "average_order_value"), _feature(builder, "btyd_m"))
-    return StatisticsNodes(
-        x, t_x, age, _bounded(unknown.choose(x + 1.0, paid_days), REPEAT_DAYS_MAX), _bounded(mean, MONEY_MAX)
-    )
+def _bounded(values: Tensor, upper: Operand) -> Tensor:
+    return values.is_nan().choose(0.0, values).maximum(0.0).minimum(upper)
 
 
 def _spend(builder: GraphBuilder, structural: Structural, found: StatisticsNodes) -> Tensor:
@@ -198,40 +201,57 @@ def _beta(
 
 
 def _lifetime(
-    builder: GraphBuilder, nodes: LifetimeQuadrature, found: StatisticsNodes, horizon: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Expected purchase days and P(at least one): domain.btyd.quadrature._evaluate_lifetime."""
-    n, s = nodes.r + found.x, nodes.s
-    age_a, age_b = nodes.alpha_days + found.age_days, nodes.beta_days + found.age_days
-    last_a, last_b = nodes.alpha_days + found.t_x_days, nodes.beta_days + found.t_x_days
-    died = _lifetime_mass(builder, last_a, last_b, n, s + 1, found.age_days - found.t_x_days)
-    log_last_b = last_b.log()
+    builder: GraphBuilder, nodes: Sequence[LifetimeQuadrature], found: Sequence[StatisticsNodes], horizon: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """Of each: expected purchase days and P(at least one), domain.btyd.quadrature._evaluate_lifetime.
+
+    Several models must all have s further than SHAPE_GAP_MIN from 1."""
+    models = len(nodes)
+    r, s, alpha, beta = (
+        builder.constant([getattr(each, name) for each in nodes]) for name in ("r", "s", "alpha_days", "beta_days")
+    )
+    n, age = r + found[0].x, builder.stacked([each.age_days for each in found])
+    t_x = builder.stacked([each.t_x_days for each in found])
+    last_a, age_a, last_b, age_b = alpha + t_x, alpha + age, beta + t_x, beta + age
+    scales = builder.stacked([last_a, age_a, last_b, age_b])
+    log_last_a, log_age_a, log_last_b, log_age_b = scales.log().split(*(models,) * 4)
+    powers_b = builder.constant([*(each.s + 1 for each in nodes), *(each.s for each in nodes)])
+    scales_a, scales_b = scales.split(2 * models, 2 * models)
+    died, ordered = _lifetime_masses(
+        builder,
+        scales_a,
+        scales_b,
+        builder.stacked([n, n + 1.0]),
+        powers_b,
+        builder.stacked([age - t_x, *[horizon] * models]),
+    ).split(models, models)
+    log_s = builder.constant([float(np.log(each.s)) for each in nodes])
     log_odds = (
-        float(np.log(s)) - log_last_b + n * (age_a.log() - last_a.log()) + s * (age_b.log() - log_last_b)
+        log_s - log_last_b + n * (log_age_a - log_last_a) + s * (log_age_b - log_last_b)
         + died.maximum(1e-300).log()
     )  # fmt: skip
     alive = _p_alive(log_odds)
     rate = n / age_a
-    ordered = rate * _lifetime_mass(builder, age_a, age_b, n + 1.0, s, horizon)
-    gap = s - 1
+    gap = builder.constant([each.s - 1 for each in nodes])
     z = (horizon / age_b).maximum(LIFETIME_RATIO_MIN)
     grown = _log1p(z)
-    if abs(gap) < SHAPE_GAP_MIN:
+    if any(abs(each.s - 1) < SHAPE_GAP_MIN for each in nodes):
         lived_share = grown * (1.0 - gap * grown / 2.0) / z
     else:
         lived_share = -_expm1((-gap * grown).maximum(-EXPONENT_MAX)) / (gap * z)
-    return alive * (rate * horizon * lived_share), alive * ordered.minimum(1.0)
+    days = (alive * (rate * horizon * lived_share)).split()
+    return list(zip(days, (alive * (rate * ordered).minimum(1.0)).split(), strict=True))
 
 
-def _lifetime_mass(
-    builder: GraphBuilder, scale_a: Tensor, scale_b: Tensor, power_a: Tensor, power_b: float, length: Tensor
+def _lifetime_masses(
+    builder: GraphBuilder, scale_a: Tensor, scale_b: Tensor, power_a: Tensor, power_b: Tensor, length: Tensor
 ) -> Tensor:
-    """The integral of domain.btyd.lifetime_integral.lifetime_nodes, (n, 1)."""
-    position, weight = unit_nodes()
+    """The integral of domain.btyd.lifetime_integral.lifetime_nodes for each column, (n, columns)."""
+    position, weight = (builder.constant(each[None, None]) for each in unit_nodes())
     rate = power_a / scale_a + power_b / scale_b
     theta_max = (1.0 + rate * length).log()
-    growth = (theta_max * builder.constant(position)).exp()
-    tau = (growth - 1.0) / rate
-    log_a, log_b = (1.0 + tau / scale_a).log(), (1.0 + tau / scale_b).log()
-    mass = (-(power_a * log_a) - power_b * log_b).exp() * growth * builder.constant(weight) * (theta_max / rate)
-    return mass.row_sum()
+    growth = (theta_max.upright() * position).exp()
+    tau = (growth - 1.0) / rate.upright()
+    log_a, log_b = (1.0 + tau / scale_a.upright()).log(), (1.0 + tau / scale_b.upright()).log()
+    fallen = -(power_a.upright() * log_a) - power_b.upright() * log_b
+    return (fallen.exp() * growth * weight * (theta_max / rate).upright()).row_sum()

@@ -15,6 +15,7 @@ from schemas.http_api.problem import FieldProblem, Problem
 from services.runtime.health import Health
 from services.runtime.http.api_keys import OPEN_PATHS, SECURITY_SCHEME, ApiKeys, Identify, KeysRequired
 from services.runtime.http.body_limits import BodyLimits
+from services.runtime.http.direct_routes import DirectRoutes, Handler
 from services.runtime.http.measured import Measured
 from services.runtime.http.problems import Faults, add_problem_handlers, responses
 from services.runtime.http.rate_limits import RateLimits
@@ -35,10 +36,12 @@ def new_app(
     health: Health,
     body_bytes_max: int,
     body_bytes_max_by_path: Mapping[str, int] = {},
+    direct: Mapping[str, Handler] = {},
     service: str | None = None,
 ) -> FastAPI:
     """An application with health routes and without others. Raises KnownProblem if the keys file cannot be used.
 
+    direct: by path, what answers POST requests without the framework (see direct_routes.py).
     service: its name in metrics; by default that of the package that `settings` belongs to.
     """
     keys = ApiKeys.from_file(settings.http_keys_file)
@@ -54,6 +57,7 @@ def new_app(
         *_rate_limits(settings),
         Middleware(KeysRequired, keys),
         Middleware(BodyLimits, body_bytes_max, body_bytes_max_by_path),
+        *([Middleware(DirectRoutes, direct)] if direct else []),
     ]
     if settings.http_trusted_proxies:
         layers.insert(0, Middleware(ProxyHeadersMiddleware, list(settings.http_trusted_proxies)))

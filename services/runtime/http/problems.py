@@ -80,6 +80,11 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    return answer_to(request, error)
+
+
+def answer_to(request: Request, error: HTTPException) -> Response:
+    """What is answered where a route, or the framework, has raised this."""
     status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
     detail = str(error.detail)
     if isinstance(error, Refused):

@@ -238,8 +238,9 @@ def test_the_gate_refuses_nan() -> None:
     model = structural_only("mean")
     graph = build_graph(model)
     for constant in graph.graph.initializer:
-        if numpy_helper.to_array(constant).reshape(-1)[:1] == model.structural.mean.over(90)[0]:  # type: ignore[union-attr]
-            constant.CopyFrom(numpy_helper.from_array(np.array([[np.nan]]), constant.name))
+        numbers = numpy_helper.to_array(constant)
+        if numbers.reshape(-1)[0] == model.structural.mean.over(90)[0]:  # type: ignore[union-attr]
+            constant.CopyFrom(numpy_helper.from_array(numbers * [np.nan, 1.0, 1.0], constant.name))
     onnx.checker.check_model(graph)
     with pytest.raises(KnownProblem, match="gives expected_value = nan"):
         check_parity(model, graph.SerializeToString(), rows())

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
@@ -49,12 +49,23 @@ def build(keys: Path | None = None, **settings: Any) -> FastAPI:
         health=Health(),
         body_bytes_max=BODY_BYTES_MAX,
         body_bytes_max_by_path={"/v1/large": 10 * BODY_BYTES_MAX},
+        direct={"/v1/direct": _direct},
         service="test",
     )
     app.include_router(_nested())
     _add_plain(app)
     _add_failing(app)
     return app
+
+
+async def _direct(request: Request) -> Response:
+    await requires(Scope.PREDICT)(request)
+    body = await request.body()
+    if body == b"refuse":
+        raise Refused(HTTPStatus.CONFLICT, "it is there already")
+    if body == b"fail":
+        raise RuntimeError(SECRET)
+    return Response(body)
 
 
 def _nested() -> APIRouter:
