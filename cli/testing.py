@@ -46,7 +46,10 @@ TYPES = Check("types", ("mypy", "--no-error-summary"))
 # default: one worker would be left alone with the chaos tests at the end.
 PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 SPARING = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "KAFKA_OPTS": "-XX:TieredStopAtLevel=1"}
+# A plugin takes seconds to load in each process, and is for tests with servers.
 FAST = (
+    "-p",
+    "no:schemathesis",
     "tests/unit",
     "tests/properties",
     "tests/contract",
@@ -56,14 +59,14 @@ FAST = (
 )
 
 
-def _environment() -> dict[str, str]:
+def _environment(fast: bool) -> dict[str, str]:
     """Of the tests, which start hundreds of processes: each would otherwise compile all that it imports anew.
 
     Who wants no bytecode beside the code still gets none. One thread each for OpenMP and BLAS: two workers have two
     cores, and threads that wait for one another there spin most of the time away. A broker that lives for seconds never
     gets back what Java's second compiler takes: without it, it starts and works for half the time of a processor.
     """
-    kept = {**SPARING, **os.environ}
+    kept = {**SPARING, **({"CLV_TEST_FAST": "true"} if fast else {}), **os.environ}
     if kept.pop("PYTHONDONTWRITEBYTECODE", None):
         kept.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".clv" / "bytecode"))
     return kept
@@ -84,7 +87,7 @@ def run_tests(fast: bool, arguments: list[str]) -> int:
         tests = subprocess.run(
             [sys.executable, "-m", "pytest", *PARALLEL, *(FAST if fast else ()), *arguments],
             cwd=ROOT,
-            env=_environment(),
+            env=_environment(fast),
             check=False,
         )
         return TYPES.end(types) or tests.returncode

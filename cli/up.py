@@ -10,6 +10,7 @@ from rich.console import Console
 from cli.demo import DATABASE, address_lines
 from cli.demo_data import demo_model, load_demo_data
 from cli.platform import WITH_PAGES, Platform, home
+from deploy.local.stack import check_named
 from schemas.topics import topics
 from services.runtime.bundle import current_bundle
 
@@ -20,6 +21,7 @@ def run_until_stopped(console: Console, model: Path | None, currency: str, json_
     def say(text: str) -> None:
         console.print(f"  {text}")
 
+    check_named()  # now rather than after a model was trained
     work_dir = home() / "up"
     work_dir.mkdir(parents=True, exist_ok=True)
     if model is None:

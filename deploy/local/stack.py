@@ -57,7 +57,7 @@ class LocalStack:
         announce: binaries.Announce | None = None,
     ) -> None:
         folder = None if data_dir is None else Path(data_dir)
-        self._named = {name: os.environ.get(name, "").strip() for name in (KAFKA_VARIABLE, MONGO_VARIABLE)}
+        self._named = _named()
         self.kafka: LocalKafka | None = None
         self.mongo: LocalMongo | None = None
         if not self._named[KAFKA_VARIABLE]:
@@ -74,10 +74,7 @@ class LocalStack:
 
     def start(self) -> None:
         """Start what is embedded, both at once, and check that what is named answers."""
-        if self.kafka is None:
-            check_kafka(self._named[KAFKA_VARIABLE])
-        if self.mongo is None:
-            check_mongo(self._named[MONGO_VARIABLE])
+        check_named()
         servers = [server for server in (self.kafka, self.mongo) if server is not None]
         with ThreadPoolExecutor(2) as pool:
             starts = [pool.submit(server.start) for server in servers]
@@ -111,6 +108,20 @@ class LocalStack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _named() -> dict[str, str]:
+    """What the environment names, '' where it names none."""
+    return {name: os.environ.get(name, "").strip() for name in (KAFKA_VARIABLE, MONGO_VARIABLE)}
+
+
+def check_named() -> None:
+    """LocalStackError unless the servers that the environment names, if any, answer."""
+    named = _named()
+    if named[KAFKA_VARIABLE]:
+        check_kafka(named[KAFKA_VARIABLE])
+    if named[MONGO_VARIABLE]:
+        check_mongo(named[MONGO_VARIABLE])
 
 
 def check_kafka(bootstrap_servers: str) -> None:

@@ -26,9 +26,12 @@ from domain.btyd.parameters import (
 
 REPEAT_BUYERS_MIN = 10
 # Starting points are compared on at most this many rows; the best is followed on more of them, then on all.
-EXPLORE_ROWS_MAX = 4000
+EXPLORE_ROWS_MAX = 2000
 APPROACH_ROWS_MAX = 40_000
 ITERATIONS_MAX = 1000
+# Which start is best, and about where its optimum is on all rows, is known long before the last digits of it.
+FTOL_ON_THE_WAY = 1e-8
+FTOL = 1e-14
 # A shape of 1,000 is a spread of 3 %: nothing that data could tell from no spread at all.
 LOG_SHAPE_BOUNDS = (np.log(1e-3), np.log(1e3))
 LOG_SCALE_BOUNDS = (np.log(1e-5), np.log(1e5))
@@ -86,7 +89,7 @@ def _fit_orders(
         return negative_mean
 
     starts = _order_starts(orders_per_unit, second_is_time=bool(is_time[3]))
-    stages = [objective(scaled.thinned(rows)) for rows in (EXPLORE_ROWS_MAX, APPROACH_ROWS_MAX, scaled.x.size)]
+    stages = [objective(scaled.thinned(rows)) for rows in _stage_rows(scaled.x.size)]
     best = _best_of(stages, starts, bounds)
     theta = np.exp(best.log_theta) * np.where(is_time, days_per_unit, 1.0)
     return OrderModelFit(
@@ -100,6 +103,11 @@ def _fit_orders(
     )
 
 
+def _stage_rows(rows: int) -> list[int]:
+    """How many of so many rows each stage of a search looks at."""
+    return sorted({min(rows, EXPLORE_ROWS_MAX), min(rows, APPROACH_ROWS_MAX), rows})
+
+
 def _order_starts(orders_per_unit: float, second_is_time: bool) -> list[FloatArray]:
     """Log starting points: very unlike to alike buyers (r), α to match the mean rate, low and high dropout."""
     starts = []
@@ -111,20 +119,22 @@ def _order_starts(orders_per_unit: float, second_is_time: bool) -> list[FloatArr
 
 def _best_of(stages: Sequence[Objective], starts: Sequence[FloatArray], bounds: list[tuple[float, float]]) -> _Optimum:
     """The best start on the first stage's data, followed through the stages' growing data to the optimum."""
-    explored = [_minimise(stages[0], start, bounds) for start in starts]
+    explored = [_minimise(stages[0], start, bounds, FTOL_ON_THE_WAY) for start in starts]
     best = min(explored, key=lambda optimum: optimum.value)
     evaluations = sum(optimum.evaluations for optimum in explored)
-    for stage in stages[1:]:
-        best = _minimise(stage, best.log_theta, bounds)
+    for stage in stages[1:-1]:
+        best = _minimise(stage, best.log_theta, bounds, FTOL_ON_THE_WAY)
         evaluations += best.evaluations
+    best = _minimise(stages[-1], best.log_theta, bounds, FTOL)
+    evaluations += best.evaluations
     return best._replace(evaluations=evaluations)
 
 
-def _minimise(objective: Objective, start: FloatArray, bounds: list[tuple[float, float]]) -> _Optimum:
+def _minimise(objective: Objective, start: FloatArray, bounds: list[tuple[float, float]], ftol: float) -> _Optimum:
     inside = np.clip(start, [low for low, _ in bounds], [high for _, high in bounds])
     result = minimize(
         objective, inside, jac=True, method="L-BFGS-B", bounds=bounds,
-        options={"maxiter": ITERATIONS_MAX, "maxfun": 4 * ITERATIONS_MAX, "ftol": 1e-14, "gtol": 1e-7, "maxls": 60},
+        options={"maxiter": ITERATIONS_MAX, "maxfun": 4 * ITERATIONS_MAX, "ftol": ftol, "gtol": 1e-7, "maxls": 60},
     )  # fmt: skip
     # L-BFGS-B also stops when rounding allows no further progress; a small gradient then says that it had arrived.
     _, gradient = objective(result.x)
@@ -162,7 +172,7 @@ def fit_gamma_gamma(orders: ArrayLike, mean_spend: ArrayLike) -> SpendModelFit:
     scaled = mean / money_per_unit
     bounds = [LOG_SHAPE_BOUNDS, LOG_SHAPE_BOUNDS, LOG_SCALE_BOUNDS]
     starts = [np.log([p, q - 1, (q - 1) / p]) for p, q in ((1.0, 2.0), (5.0, 4.0), (2.0, 10.0), (30.0, 3.0))]
-    steps = [max(1, -(-n.size // rows)) for rows in (EXPLORE_ROWS_MAX, APPROACH_ROWS_MAX, n.size)]
+    steps = [max(1, -(-n.size // rows)) for rows in _stage_rows(n.size)]
     best = _best_of([_spend_objective(n[::step], scaled[::step]) for step in steps], starts, bounds)
     p, q_less_1, gamma = np.exp(best.log_theta)
     return SpendModelFit(

@@ -31,7 +31,7 @@ from services.trainer.leakage import training_sets
 from services.trainer.progress import Progress
 from services.trainer.rolling_choice import CALM, HALF_WAY, choose
 from services.trainer.signals import scale_of
-from services.trainer.spend_shrinkage import Rule, SpendShrinkage, shrinkage
+from services.trainer.spend_shrinkage import Rule, shrinkage
 from services.trainer.structural import (
     ACTIVITY,
     FITS,
@@ -132,8 +132,9 @@ class _Fitting:
             assumed_intervals(),
             factor=1.0,
         )
-        model = replace(model, shrinkage=self._shrinkage(model, self._known, rule))
-        return self._calibrated(model, windows, rule)
+        population = model.raw(self._known.features)
+        model = replace(model, shrinkage=shrinkage(rule, population.value, population.orders))
+        return self._calibrated(model, windows, rule, model.shrunk(population))
 
     def _season(self) -> Season | None:
         found = find_season(self._history.daily(), self._known)
@@ -247,22 +248,19 @@ class _Fitting:
         days = known.horizon_days or self._horizon_days
         return (self._fitted(known, REFERENCE, None) or otherwise).expect(known.features, days).value
 
-    def _as_of(self, model: ValueModel, window: Window, rule: Rule | None) -> ValueModel:
-        """The model as it would have been at a window's origin, for the window's days."""
+    def _raw_as_of(self, model: ValueModel, window: Window, rule: Rule | None) -> Raw:
+        """What the model would have said of a window's customers at its origin, for the window's days."""
         days = window.known.horizon_days
         plain = replace(model, structural=window.structural, scale=window.scale, horizon_days=days, shrinkage=None)
-        return replace(plain, shrinkage=self._shrinkage(plain, window.known, rule))
-
-    def _shrinkage(self, plain: ValueModel, known: TrainingSet, rule: Rule | None) -> SpendShrinkage | None:
-        """The rule at the scale of a set's customers; plain: the model of that day, without it."""
-        raw = plain.raw(known.features)
-        return shrinkage(rule, raw.value, raw.orders)
+        raw = plain.raw(window.known.features)
+        return replace(plain, shrinkage=shrinkage(rule, raw.value, raw.orders)).shrunk(raw)
 
     # ------------------------------------------------------------ calibration
 
-    def _calibrated(self, model: ValueModel, windows: list[Window], rule: Rule | None) -> ValueModel:
+    def _calibrated(self, model: ValueModel, windows: list[Window], rule: Rule | None, population: Raw) -> ValueModel:
+        """population: what the model says of the customers as of the cutoff, not calibrated."""
         active = sum(float(window.happened("p_active").sum()) for window in windows)
-        raws = [self._as_of(model, window, rule).raw(window.known.features) for window in windows]
+        raws = [self._raw_as_of(model, window, rule) for window in windows]
         if not windows or active < CALIBRATION_ACTIVE_ROWS_MIN:
             self.fallbacks.append(
                 "too few customers ordered in earlier windows: predictions are as the purchase model has them"
@@ -273,7 +271,6 @@ class _Fitting:
         own = [{t: curve(factors[t], getattr(raw, t)) for t in TARGETS} for raw in raws]
         known = [replace(model, curves=each).calibrated(raw) for each, raw in zip(own, raws, strict=True)]
         intervals = self._intervals(windows, known)
-        population = model.raw(self._known.features)
         curves: dict[str, Curve | None] = {t: curve(factors[t], getattr(population, t)) for t in TARGETS}
         p_active = replace(model, curves=curves).calibrated(population).p_active
         intervals = replace(intervals, upper_level=upper_level(p_active))

@@ -207,7 +207,8 @@ class Structural:
 ACTIVITY = (1.0, 0.5, 0.0)
 
 _FITTED: WeakKeyDictionary[TrainingSet, dict[str, Structural]] = WeakKeyDictionary()
-"""Fits by set and model, for as long as the set is there: choosing a model and using it fits each but once."""
+_FITTED_SEASONAL: WeakKeyDictionary[TrainingSet, dict[tuple[str, Season], Seasonal | None]] = WeakKeyDictionary()
+"""Fits by set, model and season, for as long as the set is there: choosing a model and using it fits each but once."""
 
 
 def fit_structural(known: TrainingSet, name: str, season: Season | None = None) -> Structural:
@@ -220,8 +221,12 @@ def fit_structural(known: TrainingSet, name: str, season: Season | None = None) 
     if name not in fits:
         same_customers = next(iter(fits.values()), None)
         fits[name] = _fit(known, name, same_customers)
-    plain = fits[name]
-    return plain if season is None else replace(plain, seasonal=_fit_seasonal(known, name, season))
+    if season is None:
+        return fits[name]
+    seasonal = _FITTED_SEASONAL.setdefault(known, {})
+    if (name, season) not in seasonal:
+        seasonal[name, season] = _fit_seasonal(known, name, season)
+    return replace(fits[name], seasonal=seasonal[name, season])
 
 
 def _fit(known: TrainingSet, name: str, same_customers: Structural | None) -> Structural:

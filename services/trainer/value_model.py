@@ -50,8 +50,12 @@ class ValueModel:
         found = self.structural.expect(matrix, self.horizon_days)
         if self.corrections is not None:
             found = self.corrections.corrected(matrix, found, self.horizon_days, self.scale)
-        value = found.value if self.shrinkage is None else self.shrinkage(found.value, found.orders)
-        return Raw(np.minimum(value, VALUE_MAX), found.orders, np.minimum(found.p_active, 1.0))
+        return self.shrunk(Raw(found.value, found.orders, np.minimum(found.p_active, 1.0)))
+
+    def shrunk(self, raw: Raw) -> Raw:
+        """With spend shrunk, of what is not yet."""
+        value = raw.value if self.shrinkage is None else self.shrinkage(raw.value, raw.orders)
+        return raw._replace(value=np.minimum(value, VALUE_MAX))
 
     def calibrated(self, raw: Raw) -> Raw:
         """With the factors of the windows of the past; nobody is expected to order less often than to order at all."""

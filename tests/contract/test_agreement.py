@@ -28,6 +28,7 @@ from services.ingest.judge import Rules, judge
 from services.ingest.rates import Rates
 from services.ingest.rejection import Rejection
 from tests.contract.schema_values import nearly_valid, valid
+from tests.effort import tries
 
 SCHEMAS = json_schemas()
 EVENTS = SCHEMAS["customer-events"]
@@ -40,7 +41,7 @@ KINDS = {
     member["properties"]["event_type"]["const"]: Draft202012Validator(member) for member in EVENTS["$defs"].values()
 }
 brisk = settings(  # explaining a failure traces every line, which takes minutes here
-    max_examples=150,
+    max_examples=tries(150),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[phase for phase in Phase if phase is not Phase.explain],
@@ -157,7 +158,7 @@ def test_our_decoders_accept_what_their_schemas_accept(name: str, decode):
     schema = SCHEMAS[name]
     validator = Draft202012Validator(schema)
 
-    @settings(brisk, max_examples=100)
+    @settings(brisk, max_examples=tries(100))
     @given(valid(schema))
     def accepts(value):
         validator.validate(value)
@@ -174,7 +175,7 @@ def test_our_decoders_refuse_what_their_schemas_refuse(name: str, decode):
     schema = SCHEMAS[name]
     validator = Draft202012Validator(schema)
 
-    @settings(brisk, max_examples=200)
+    @settings(brisk, max_examples=tries(200))
     @given(nearly_valid(schema))
     def refuses(value):
         wrong = {str(error.path[0]) if error.path else "" for error in validator.iter_errors(value)}

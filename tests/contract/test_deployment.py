@@ -168,6 +168,7 @@ def test_the_build_context_holds_what_is_copied_and_nothing_else():
     assert allowed == copied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_runs_with_the_libraries_of_its_lock_alone(service: str):
     """Imports the service while hiding every installed distribution that its lock does not name."""

@@ -38,6 +38,7 @@ from services.sink.service import STATES_GROUP
 from services.sink.settings import SinkSettings
 from services.sink.state_store import StateStore, clock_id
 from services.sink.states import MARKER_PREFIX, Judged, StateWrite, judge_row, marker_id, plan_states, state_key
+from tests.effort import tries
 from tests.support import committed_lag, metric, produce, read_all, ready, wait_for
 
 pytestmark = pytest.mark.integration
@@ -136,7 +137,7 @@ def test_whatever_comes_again_late_or_out_of_order_the_last_of_each_customer_sta
     """As with redelivery, with a worker that writes old rows late, and with a sink that does not know it lost."""
     store = StateStore(client[mongo_database], 3)
 
-    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=tries(80), deadline=None, suppress_health_check=list(HealthCheck))
     @given(lives, st.randoms(use_true_random=False), st.integers(1, 5))
     def check(found: dict[str, Life], chance: random.Random, size: int) -> None:
         database[CUSTOMER_STATES].delete_many({})

@@ -27,6 +27,7 @@ from services.sink.documents import Erased, Plan, Write, judge, plan
 from services.sink.mongo import Store, connect, ensure_collections
 from services.sink.settings import SinkSettings
 from tests.bundles import feature_messages, write_bundle
+from tests.effort import tries
 from tests.integration.line_support import ending_cleanly, publish_predictions
 from tests.support import http, metric, produce, read_all, ready, wait_for
 from tests.unit.sink.examples import prediction
@@ -290,7 +291,7 @@ def test_any_batches_in_any_order_leave_the_newest(
 ) -> None:
     store = Store(client[mongo_database], 3)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=tries(60), deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.lists(steps, max_size=8), max_size=5))
     def check(batches: list[list[tuple[str, int | None, int]]]) -> None:
         database[CUSTOMERS].delete_many({})

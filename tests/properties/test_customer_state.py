@@ -26,6 +26,7 @@ from domain.features import FEATURE_NAMES, INPUT_NAMES, engineer, features
 from domain.purchases import purchases
 from domain.rfm_scores import Quintiles
 from schemas.customer_rows import Row, decode_row, encode
+from tests.effort import tries
 from tests.properties.oracle import live_orders, naive_features
 
 QUINTILES = Quintiles((5, 20, 60, 200), (0, 1, 3, 6), (10, 50, 100, 400))
@@ -82,7 +83,7 @@ def assert_equals_oracle(state: CustomerState, seen: list[dict[str, Any]], day: 
         assert same or (math.isnan(value) and math.isnan(wanted[name])), (name, value, wanted[name])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=tries(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(facts, st.integers(FIRST_DAY - 1, LAST_DAY + 400))
 def test_features_equal_the_oracle_on_every_prefix(found, day):
     state = CustomerState()
@@ -91,7 +92,7 @@ def test_features_equal_the_oracle_on_every_prefix(found, day):
         assert_equals_oracle(state, found[:n], day)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(facts, st.randoms(use_true_random=False), st.integers(FIRST_DAY, LAST_DAY + 400))
 def test_neither_order_nor_repetition_of_events_matters(found, rng, day):
     events = [event_of(fact) for fact in found]
@@ -104,7 +105,7 @@ def test_neither_order_nor_repetition_of_events_matters(found, rng, day):
     assert one.inputs.tobytes() == two.inputs.tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(st.lists(facts, min_size=2, max_size=6), st.integers(FIRST_DAY, LAST_DAY + 400))
 def test_a_row_of_features_does_not_depend_on_its_neighbours(customers, day):
     states = [fold(map(event_of, found)) for found in customers]
@@ -113,7 +114,7 @@ def test_a_row_of_features_does_not_depend_on_its_neighbours(customers, day):
         assert features([state], [day], QUINTILES, 100).features[0].tobytes() == together[row].tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(facts, st.integers(FIRST_DAY, LAST_DAY))
 def test_what_happens_after_the_day_is_not_seen(found, day):
     past = [fact for fact in found if fact["at_ms"] < (day + 1) * DAY_MS or fact["kind"] == "profile"]
@@ -122,21 +123,21 @@ def test_what_happens_after_the_day_is_not_seen(found, day):
     assert len(set(both)) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(st.permutations([(1, 500), (3, 200), (3, 900), (2, 100)]))
 def test_of_two_orders_with_one_id_the_later_then_larger_stands(versions):
     state = fold(OrderPlaced("o", minor, day * DAY_MS) for day, minor in versions)
     assert rows(state, 10) == [(3, 900, 900)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(facts)
 def test_a_row_survives_encoding(found):
     row = Row(7, 2, 41, fold(map(event_of, found)))
     assert decode_row(encode(row)) == row
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(facts, st.integers(FIRST_DAY, LAST_DAY))
 def test_refunds_lower_an_order_to_nothing_and_never_below(found, day):
     state = fold(map(event_of, found))
@@ -160,7 +161,7 @@ def test_beyond_the_bound_old_orders_fold_into_days_and_no_total_changes():
     assert set(found.day.tolist()) == {event.occurred_at_ms // DAY_MS for event in placed}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=tries(10), deadline=None)
 @given(st.integers(0, 2**32).map(random.Random))
 def test_beyond_the_bound_events_that_come_again_change_nothing(rng):
     """Ingest that is killed, and clients that try again, repeat events under new offsets."""
@@ -191,7 +192,7 @@ def test_merged_customers_who_share_an_order_that_one_has_folded_have_it_once():
     assert found.orders.sum() == len(orders)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(
     st.floats(1, 1000),
     st.floats(0.01, 100_000),

@@ -26,6 +26,7 @@ from domain.customer import (
 from domain.features import FEATURE_NAMES, features
 from domain.packing import OrderColumns, RefundColumns, keys_of, packed_states
 from domain.purchases import purchases
+from tests.effort import tries
 from tests.properties.oracle import naive_features
 from tests.properties.test_customer_state import FIRST_DAY, LAST_DAY, QUINTILES, event_of, facts
 
@@ -36,7 +37,7 @@ def is_past(fact: dict[str, object], day: int) -> bool:
     return fact["kind"] == "profile" or fact["at_ms"] < day * DAY_MS  # type: ignore[operator]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 @given(facts, days)
 def test_a_state_before_a_day_is_that_of_the_events_before_it(found, day):
     """Byte by byte: not as features see it alone."""
@@ -44,7 +45,7 @@ def test_a_state_before_a_day_is_that_of_the_events_before_it(found, day):
     assert canonical(known) == canonical(fold(event_of(fact) for fact in found if is_past(fact, day)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(facts, days, st.integers(0, 60))
 def test_features_before_a_day_equal_the_oracle_on_the_events_before_it(found, day, later):
     known = known_before(fold(map(event_of, found)), day)
@@ -53,7 +54,7 @@ def test_features_before_a_day_equal_the_oracle_on_the_events_before_it(found, d
     np.testing.assert_allclose(row, [wanted[name] for name in FEATURE_NAMES], rtol=1e-12, atol=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(facts, days, days)
 def test_knowing_less_twice_is_knowing_the_least(found, one, other):
     state = fold(map(event_of, found))
@@ -124,7 +125,7 @@ events_of_some = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 @given(events_of_some, st.sampled_from([ORDERS_KEPT, 3]))
 def test_states_packed_by_the_column_are_those_that_fold_makes(events, kept):
     """With a small bound those beyond it are folded event by event, and come out the same."""
@@ -142,7 +143,7 @@ def test_a_refund_sent_for_two_orders_stands_for_the_one_that_fold_chooses():
         assert list(packed_states(1, *columns(events))) == [fold(event for _, event in events)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=tries(25), deadline=None)
 @given(st.integers(0, 2**32), st.integers(20, 200))
 def test_customers_with_more_orders_than_are_kept_fold_as_in_the_order_of_time(seed, per_day):
     with pytest.MonkeyPatch.context() as patch:

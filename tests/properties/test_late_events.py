@@ -12,6 +12,7 @@ from schemas.customer_rows import Row, decode_row, encode
 from schemas.orders import Cancelled, OrderRecord, Placed, Refunded, Updated, encode_order
 from services.features.emit import feature_messages
 from services.folding.fold import Folded, fold_chunk
+from tests.effort import tries
 
 QUINTILES = Quintiles((5, 20, 60, 200), (0, 1, 3, 6), (10, 50, 100, 400))
 FIRST_DAY, LAST_DAY = 10_000, 11_500
@@ -77,7 +78,7 @@ def message(row: Row, day: int) -> bytes:
     return feature_messages([(CUSTOMER, row)], [day], QUINTILES, "USD", 100)[0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(histories, st.sets(st.integers(0, 24)), st.integers(1, 6), st.integers(1, 30), st.integers(0, 800))
 def test_late_by_any_time_gives_the_same_state_and_the_same_bytes(history, late, one_chunk, other_chunk, days_later):
     in_time = sorted(order_records(history), key=lambda record: record.occurred_at_ms)
@@ -91,7 +92,7 @@ def test_late_by_any_time_gives_the_same_state_and_the_same_bytes(history, late,
         assert message(late_row, day) == message(row, day)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(histories, days, st.integers(1, 6))
 def test_a_late_order_is_emitted_again_with_a_higher_version_and_no_earlier_day(history, late_day, chunk):
     """As the worker does it: as of the partition's latest event."""

@@ -21,6 +21,7 @@ from domain.customer import (
 from domain.features import FEATURE_NAMES, INPUT_NAMES, features
 from domain.ledger import Ledgers, ledger
 from domain.purchases import settle
+from tests.effort import tries
 from tests.properties.oracle import naive_ledger
 from tests.properties.test_customer_state import FIRST_DAY, LAST_DAY, QUINTILES, event_of, facts
 
@@ -71,7 +72,7 @@ def cancellation(of: str, day: int = 3) -> OrderCancelled:
     return OrderCancelled(of, day * DAY_MS)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=tries(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(facts | near_facts, days | st.integers(FIRST_DAY - 1, FIRST_DAY + 3))
 def test_the_ledger_equals_the_oracle_on_every_prefix(found, day):
     state = CustomerState()
@@ -80,7 +81,7 @@ def test_the_ledger_equals_the_oracle_on_every_prefix(found, day):
         assert ledger_at(state, day) == naive_ledger(found[:n], day)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(facts, st.randoms(use_true_random=False), days)
 def test_neither_order_nor_repetition_of_events_changes_the_ledger(found, rng, day):
     events = [event_of(fact) for fact in found]
@@ -89,7 +90,7 @@ def test_neither_order_nor_repetition_of_events_changes_the_ledger(found, rng, d
     assert ledger_at(fold(shuffled), day) == ledger_at(fold(events), day)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(facts, days)
 def test_every_refund_that_has_happened_is_in_exactly_one_place(found, day):
     got = ledger_at(fold(map(event_of, found)), day)
@@ -98,7 +99,7 @@ def test_every_refund_that_has_happened_is_in_exactly_one_place(found, day):
     assert all(got[name] >= 0 for name in got if name != "net")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(facts, days)
 def test_the_ledger_adds_up_to_the_features(found, day):
     state = fold(map(event_of, found))
@@ -113,14 +114,14 @@ def test_the_ledger_adds_up_to_the_features(found, day):
         assert named["monetary"] == got["net"] / 100
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(facts, st.integers(FIRST_DAY, LAST_DAY))
 def test_the_ledger_does_not_see_what_happens_after_its_day(found, day):
     past = [fact for fact in found if fact["at_ms"] < (day + 1) * DAY_MS]
     assert ledger_at(fold(map(event_of, found)), day) == ledger_at(fold(map(event_of, past)), day)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(st.lists(st.tuples(facts, days), min_size=2, max_size=6))
 def test_a_ledger_does_not_depend_on_its_neighbours(customers):
     states = [fold(map(event_of, found)) for found, _ in customers]
@@ -129,7 +130,7 @@ def test_a_ledger_does_not_depend_on_its_neighbours(customers):
         assert {name: int(column[row]) for name, column in together._asdict().items()} == ledger_at(state, day)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(facts, days)
 def test_features_from_joins_already_made_are_the_same(found, day):
     states = [fold(map(event_of, found))]
@@ -137,7 +138,7 @@ def test_features_from_joins_already_made_are_the_same(found, day):
     assert made.features.tobytes() == anew.features.tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(st.integers(1, 5000), st.lists(st.integers(1, 2000), min_size=1, max_size=8))
 def test_partial_refunds_add_up_to_one_whole_refund(amount, parts):
     in_parts = ledger_after(order("a", amount), *(refund(f"r{n}", "a", part) for n, part in enumerate(parts)))

@@ -28,6 +28,7 @@ from services.runtime.health import Health
 from services.runtime.http.direct_routes import Handler
 from services.runtime.http.key_file import Scope, encode_keys, new_key
 from tests.bundles import write_bundle
+from tests.effort import tries
 from tests.unit.api.forms import FORM, INVALID, valid_forms
 
 KEPT_NOT = "?store=false"
@@ -129,7 +130,7 @@ async def without_direct_way(models: Path) -> FastAPI:
     return assembled(api_settings, prediction, {})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(form=valid_forms())
 def test_every_valid_form_is_answered(app, form):
     async def ask() -> httpx.Response:
@@ -141,7 +142,7 @@ def test_every_valid_form_is_answered(app, form):
     WhatIfPrediction.model_validate(answer.json())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(data=st.data(), name=st.sampled_from(INPUT_NAMES))
 def test_every_form_with_one_wrong_field_is_a_problem_that_names_the_field(app, data, name):
     wrong = data.draw(INVALID[name])
@@ -341,7 +342,7 @@ async def test_more_rows_than_a_batch_may_have_are_refused(api):
     problem(await post(api, "/v1/predict/batch" + KEPT_NOT, {"rows": []}), 422)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(text=st.text(max_size=300) | st.text(alphabet=',;"\n\r0123456789.e-+', max_size=200))
 def test_no_text_whatever_is_a_fault_of_the_service(app, text):
     async def ask() -> list[httpx.Response]:

@@ -17,6 +17,7 @@ from services.api.what_if import Answered, NoPrediction, Serving, answers, input
 from services.inference.model import Outcomes
 from services.inference.ranking import bundle_ranking
 from tests.bundles import HORIZON_DAYS, QUINTILES
+from tests.effort import tries
 from tests.unit.api.forms import FORM, INVALID, serving_in, valid_forms
 
 DAY = 20_000
@@ -33,7 +34,7 @@ def answered(serving: Serving, *forms: dict, day: int = DAY) -> list[Answered]:
     return found  # type: ignore[return-value]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 @given(forms=st.lists(valid_forms(), min_size=1, max_size=20))
 def test_every_valid_form_gets_a_sound_prediction(serving, forms):
     for form, reply in zip(forms, answered(serving, *forms), strict=True):
@@ -54,7 +55,7 @@ def test_every_valid_form_gets_a_sound_prediction(serving, forms):
         assert found.model_version == serving.model.version
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=tries(50), deadline=None)
 @given(forms=st.lists(valid_forms(), min_size=2, max_size=30))
 def test_an_answer_is_the_same_alone_and_in_company_to_the_last_bit(serving, forms):
     together = answered(serving, *forms)
@@ -63,7 +64,7 @@ def test_an_answer_is_the_same_alone_and_in_company_to_the_last_bit(serving, for
     assert [each.outcomes for each in together] == [each.outcomes for each in alone]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(data=st.data(), name=st.sampled_from(INPUT_NAMES))
 def test_every_form_with_one_wrong_field_is_refused_and_the_field_named(data, name):
     wrong = data.draw(INVALID[name])

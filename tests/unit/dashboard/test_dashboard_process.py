@@ -6,6 +6,8 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+
 from services.dashboard.server import streamlit_options
 from services.dashboard.settings import DashboardSettings
 
@@ -25,6 +27,7 @@ from services.dashboard.views import customer, live, model, predict, segments
 """
 
 
+@pytest.mark.slow
 def test_it_runs_with_nothing_but_what_its_lock_installs():
     locked = {normal(name) for name in re.findall(r"^([\w.-]+)==", LOCK.read_text(), re.MULTILINE)}
     missing = [

@@ -38,6 +38,7 @@ from domain.btyd import (
 )
 from domain.btyd.fitting import gamma_gamma_loglik
 from domain.btyd.likelihood import bg_loglik, mbg_loglik, pareto_loglik
+from tests.effort import tries
 from tests.unit.domain.btyd_support import MODELS, by_model, by_simulated_model, simulated
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -181,7 +182,7 @@ def test_likelihood_and_predictions_equal_the_definition_integrated_numerically(
 
 
 @by_model
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=tries(25), deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_gradients_equal_finite_differences(model, seed):
     rng = np.random.default_rng(seed)

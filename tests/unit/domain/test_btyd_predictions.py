@@ -22,6 +22,7 @@ from domain.btyd import (
     predict,
     quadrature,
 )
+from tests.effort import tries
 from tests.unit.domain.btyd_support import BG, MODELS, by_model, by_simulated_model, simulated
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -88,7 +89,7 @@ def any_history(draw) -> tuple[int, float, float]:
     return x, 0.0 if x == 0 else draw(st.floats(0, age) | st.just(age)), age
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 @given(model=any_model(), history=any_history(), horizon=st.floats(1e-3, 10_000))
 def test_predictions_are_finite_and_consistent_for_any_parameters_and_history(model, history, horizon):
     x, t_x, age = history
@@ -100,7 +101,7 @@ def test_predictions_are_finite_and_consistent_for_any_parameters_and_history(mo
     assert got.p_order[0] <= got.p_alive[0] * (1 + 1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(history=any_history(), horizon=st.floats(1, 1000), kind=st.sampled_from(MODELS))
 def test_a_longer_horizon_never_means_fewer_orders_and_one_order_is_at_least_as_likely_counted_as_expected(
     history, horizon, kind

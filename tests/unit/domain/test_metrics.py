@@ -14,6 +14,7 @@ from sklearn.metrics import mean_absolute_error as sklearn_mae
 from sklearn.metrics import root_mean_squared_error as sklearn_rmse
 
 from domain import metrics
+from tests.effort import tries
 
 tied = st.sampled_from([0.0, 1.0, 2.5, 2.5, 40.0])
 pairs = st.lists(st.tuples(tied, tied), min_size=2, max_size=40).map(lambda rows: tuple(np.array(rows).T))
@@ -56,7 +57,7 @@ def _gini_of_one_order(values) -> float:
     return sum((2 * i - n - 1) * v for i, v in enumerate(values, 1)) / (n * sum(values))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(SMALL)
 def test_gini_is_the_mean_over_all_orders_of_tied_customers(pair):
     actual, predicted = pair

@@ -20,6 +20,7 @@ from domain.customer import (
 )
 from domain.ledger import ledger
 from domain.refunds import NO_EFFECTS, RefundCounts, RefundEffects, refund_effects
+from tests.effort import tries
 
 LAST_DAY = 30_000
 """After everything: as of it, a refund waits only for an order that is not there."""
@@ -53,7 +54,7 @@ def refund(identifier: str, of: str | None, minor: int) -> OrderRefunded:
     return OrderRefunded(identifier, of, minor, 2 * DAY_MS)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(400), deadline=None)
 @given(events)
 def test_effects_are_what_changes_in_the_ledger(found):
     state = CustomerState()
@@ -68,7 +69,7 @@ def test_effects_are_what_changes_in_the_ledger(found):
         assert effects.excess == int(excess_after > excess)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(events)
 def test_an_event_that_is_known_does_nothing_again(found):
     state = fold(found)
@@ -78,7 +79,7 @@ def test_an_event_that_is_known_does_nothing_again(found):
     assert canonical(state) == before
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(400), deadline=None)
 @given(events)
 def test_applying_and_counting_is_applying_and_adding_up_the_effects(found):
     state, counts, plain = CustomerState(), RefundCounts(), CustomerState()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.season import BIN_DAYS, BINS, YEAR_DAYS, Season, fit_season
+from tests.effort import tries
 
 FIRST_DAY = 19_000
 
@@ -63,7 +64,7 @@ def test_too_little_history_or_too_few_orders_have_no_season(days: int, per_day:
     assert fit_season(FIRST_DAY, *counts(days, 0.5, 0.9, per_day, 1)).season is None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=tries(60))
 @given(st.floats(0, 0.9), st.floats(0, 1), st.integers(0, 365), st.integers(-900, 1500))
 def test_the_clock_is_the_sum_of_the_days_it_passes(amplitude: float, peak: float, end: int, days: int) -> None:
     season = season_of(amplitude, peak)

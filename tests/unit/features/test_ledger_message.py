@@ -12,6 +12,7 @@ from domain.ledger import Ledgers
 from schemas.customer_features import CustomerFeatures, Ledger, decode_features, decode_features_view, encode_features
 from schemas.customer_rows import Row
 from services.features.emit import feature_messages
+from tests.effort import tries
 from tests.properties.oracle import naive_ledger
 from tests.properties.test_customer_state import FIRST_DAY, LAST_DAY, QUINTILES, event_of, facts
 
@@ -62,7 +63,7 @@ def test_amounts_are_in_units_of_the_currency(minor_per_major: int, gross: float
     assert (found.gross, found.orders_placed) == (gross, 3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(facts, st.integers(FIRST_DAY - 1, LAST_DAY + 400))
 def test_the_message_says_what_the_oracle_says(found, day):
     sent = decode_features(message(fold(map(event_of, found)), day)).ledger

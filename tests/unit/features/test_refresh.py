@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from schemas.customer_rows import Progress, decode_progress, encode, new_progress
 from services.features.refresh import AT_ONCE, CATCH_UP, PACE, SLICE_CUSTOMERS_MAX, Pacer, begin_sweep
+from tests.effort import tries
 
 START_MS = 1_700_000_000_000
 
@@ -106,7 +107,7 @@ intervals = st.sampled_from([20, 60, 600, 86_400])
 rngs = st.integers(0, 2**32).map(random.Random)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=tries(30), deadline=None)
 @given(populations, intervals, rngs)
 def test_without_any_event_everybody_comes_once_an_interval_and_evenly(customers, interval, rng):
     partition = Partition(customers, interval, rng)
@@ -119,7 +120,7 @@ def test_without_any_event_everybody_comes_once_an_interval_and_evenly(customers
     assert (rounds - 1) * customers <= emitted <= (rounds + head_start) * customers + 2, "at the pace that was planned"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=tries(30), deadline=None)
 @given(
     populations, intervals, rngs, st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), max_size=40)
 )
@@ -138,7 +139,7 @@ def test_customers_who_arrive_while_it_sweeps_make_nobody_wait(customers, interv
     assert partition.oldest_ms_max <= partition.interval_ms
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40), deadline=None)
 @given(
     populations,
     intervals,
@@ -157,7 +158,7 @@ def test_after_a_pause_of_any_length_it_catches_up_soon_and_without_a_burst(cust
     assert partition.oldest_ms_max <= allowed_ms, "once it has had time to catch up"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40), deadline=None)
 @given(
     st.integers(1, 400),
     st.sampled_from([20, 600]),
@@ -237,7 +238,7 @@ def test_an_event_clock_that_jumps_makes_everybody_due_once_in_slices():
     assert emit_all() == []
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=tries(20), deadline=None)
 @given(st.integers(1, 400), rngs, st.floats(0, 1), st.integers(1, 5))
 def test_a_sweep_that_was_asked_for_is_followed_by_a_usual_one_whatever_restarts(customers, rng, share, restarts):
     partition = Partition(customers, 600, rng)

@@ -10,6 +10,7 @@ from schemas.customer_rows import Row, new_row
 from schemas.dead_letters import Reason
 from schemas.orders import Placed, encode_order
 from services.folding.fold import fold_chunk, keys_of
+from tests.effort import tries
 
 
 class Record(NamedTuple):
@@ -47,7 +48,7 @@ def test_a_guard_of_an_older_incarnation_of_the_topic_does_not_hold():
     assert (known.offset, known.incarnation, len(known.state.orders)) == (2, 1, 2 * ORDER.size)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(1, 50)), max_size=40),
     st.lists(st.integers(0, 40), max_size=5),

@@ -12,6 +12,7 @@ from schemas.customer_rows import Row, decode_row, encode, erased_key, is_forgot
 from schemas.dead_letters import Reason
 from schemas.orders import Cancelled, Erased, Merged, OrderRecord, Placed, Refunded, domain_event, encode_order
 from services.folding.fold import Folded, fold_chunk
+from tests.effort import tries
 
 seeds = st.integers(0, 2**32).map(random.Random)
 
@@ -150,7 +151,7 @@ def records_of(facts: list[tuple[str, int, int, str]]) -> list[OrderRecord]:
     return made
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(order_facts("ab"), order_facts("ab"))
 def test_the_union_of_two_states_is_the_state_of_all_events(left, right):
     one, two = records_of(left), records_of(right)
@@ -158,7 +159,7 @@ def test_the_union_of_two_states_is_the_state_of_all_events(left, right):
     assert canonical(joined) == events_of(one + two)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 @given(order_facts("abc"), seeds, st.sampled_from(["a>b", "a>b,b>c", "b>c,a>b", "a>c,b>c"]))
 def test_a_merged_customers_orders_are_the_survivors_once_in_any_order_and_under_faults(facts, rng, merges):
     records = records_of(facts)
@@ -186,7 +187,7 @@ def test_a_merged_customers_orders_are_the_survivors_once_in_any_order_and_under
     assert partitions.rejected == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(order_facts("abc"), seeds, st.sampled_from(["a>b,b>a", "a>b,b>c,c>a"]))
 def test_merges_in_a_circle_end_and_leave_the_first_by_name_with_everything(facts, rng, merges):
     records = records_of(facts)
@@ -205,7 +206,7 @@ def test_merges_in_a_circle_end_and_leave_the_first_by_name_with_everything(fact
     assert left == ["a"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(order_facts("abc"), seeds, st.sampled_from("abc"))
 def test_an_erasure_follows_merges_both_ways_and_leaves_nothing(facts, rng, first):
     records = records_of(facts)

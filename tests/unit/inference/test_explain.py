@@ -17,6 +17,7 @@ from services.inference.explain import Explainer, Explanation, references_of, re
 from services.inference.model import Model, Outcomes, ScorerMetadata, load_model
 from services.runtime.shutdown import KnownProblem
 from tests.bundles import OTHER_QUINTILES, QUINTILES, feature_messages, metadata, write_bundle
+from tests.effort import tries
 
 MESSAGES = feature_messages(60, seed=3)
 ROWS = feature_matrix([message.features for message in MESSAGES])
@@ -146,7 +147,7 @@ class Tangled:
         return every_output(value)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40), deadline=None)
 @given(st.integers(0, len(ROWS) - 1), st.booleans())
 def test_it_adds_up_whatever_the_model_is(at: int, without_extras: bool):
     model = Tangled(Model(tangled_metadata(), None))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from domain.segments import ASCENDING, HYSTERESIS_SHARE, Segment, Thresholds, cl
 from schemas.segment_thresholds import PopulationSketch, encode_sketch
 from services.inference.ranking import Ranking, bundle_ranking, customers_in, merged_ranking, sketch_of
 from services.inference.thresholds import Board
+from tests.effort import tries
 
 amounts = st.floats(0, 1e9, allow_nan=False) | st.sampled_from([0.0, 1.0, 1.0, 10.0])
 ascending3 = st.lists(amounts, min_size=3, max_size=3).map(sorted)
@@ -57,14 +58,14 @@ def agrees(ranking: Ranking, values: list[float]) -> None:
         assert segment_of_percentile(percentile) == classify(value, ranking.thresholds)
 
 
-@settings(max_examples=200)
+@settings(max_examples=tries(200))
 @given(st.lists(amounts, min_size=1, max_size=80), st.lists(amounts, min_size=1, max_size=30))
 def test_percentile_and_segment_agree_for_live_populations(population: list[float], values: list[float]) -> None:
     ranking = merged_ranking([sketch_of(np.array(population))])
     agrees(ranking, [*values, *population, *(np.nextafter(np.array(population), -1)).tolist()])
 
 
-@settings(max_examples=200)
+@settings(max_examples=tries(200))
 @given(ascending3, st.lists(amounts, min_size=101, max_size=101).map(sorted) | st.none(), st.lists(amounts, min_size=1))
 def test_percentile_and_segment_agree_for_bundles(
     thresholds: list[float], quantiles: list[float] | None, values: list[float]

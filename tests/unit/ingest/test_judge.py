@@ -16,6 +16,7 @@ from schemas.orders import Cancelled, Placed, Refunded, Updated, decode_order, e
 from services.ingest.judge import Rules, judge
 from services.ingest.rates import Rates
 from services.ingest.rejection import Rejection
+from tests.effort import tries
 from tests.unit.ingest.events import LEFT_OUT, NOW_MS, RULES, encoded, event, json_values, verdict
 
 CE = {"specversion": "1.0", "id": "e1", "source": "/shop", "type": "order.placed", "time": "2026-01-31T12:00:00Z"}
@@ -383,7 +384,7 @@ def test_any_bytes_are_judged_without_an_error(value: bytes | None, headers: Any
     assert_judged(value, headers)
 
 
-@settings(max_examples=500)
+@settings(max_examples=tries(500))
 @given(st.dictionaries(field_names, json_values, max_size=4), event_types, headers_like)
 def test_a_spoilt_event_is_judged_without_an_error(changes: dict[str, Any], event_type: str, headers: Any):
     value = json.dumps(event(event_type=event_type) | changes).encode("utf-8", "surrogatepass")
@@ -411,7 +412,7 @@ instants = st.datetimes(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(300))
 @given(
     currency=st.sampled_from(sorted(exponents)),
     minor=st.integers(1, 10**13),

@@ -19,6 +19,7 @@ from services.trainer.calibration import (
     fit_log_factors,
     level,
 )
+from tests.effort import tries
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +80,7 @@ def test_bands_are_told_apart_and_the_total_is_that_of_the_level() -> None:
     assert predicted.sum() * 1.03 < calibrated.sum() < happened.sum()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=tries(80))
 @given(
     st.lists(st.floats(-3, 3), min_size=BANDS, max_size=BANDS),
     st.lists(st.floats(0, 1e6), min_size=1, max_size=60),

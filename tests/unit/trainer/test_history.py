@@ -18,6 +18,7 @@ from services.trainer.judged_rows import domain_events
 from services.trainer.orders_file import read_any, read_chunks
 from services.trainer.sources import orders
 from services.trainer.sources.orders import from_file, from_table
+from tests.effort import tries
 from tests.unit.trainer.shops import FIRST_DAY, order, shop, table
 
 DAY_0 = day_of(FIRST_DAY)
@@ -104,7 +105,7 @@ def _rank(event: Event) -> tuple[int, int]:
 
 
 @given(st.lists(events, min_size=1, max_size=40), st.integers(1, 40), st.integers(1, 20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 def test_a_training_set_equals_folding_each_customer(rows: list[dict[str, str]], origin: int, horizon: int) -> None:
     (found,) = history(rows, 60).training_sets([(DAY_0 + origin, horizon)])
     every, _ = domain_events(table(rows), "USD")
@@ -133,7 +134,7 @@ def test_a_training_set_equals_folding_each_customer(rows: list[dict[str, str]],
 
 
 @given(st.randoms())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=tries(20), deadline=None)
 def test_the_order_of_the_rows_does_not_matter(chance: object) -> None:
     rows = shop(15, 60)
     shuffled = rows.copy()
@@ -213,7 +214,7 @@ def test_day_by_day_adds_up_to_what_the_customers_did() -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=tries(20), deadline=None)
 def test_day_by_day_has_the_totals_of_the_training_set(seed: int, before: int) -> None:
     whole = history(shop(30, 100, seed=seed), before)
     if not len(whole):

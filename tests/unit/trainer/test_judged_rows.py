@@ -11,6 +11,7 @@ from services.ingest.rates import Rates
 from services.ingest.rejection import Rejection
 from services.trainer.judged_rows import judge
 from services.trainer.orders_file import COLUMNS, customer_events, event_bytes
+from tests.effort import tries
 from tests.unit.trainer.shops import table
 
 NOW_MS = 1_770_000_000_000
@@ -68,7 +69,7 @@ def rows(draw: st.DrawFn) -> dict[str, str]:
 @example([GOOD | {"currency": "EUR", "amount": "0"}])
 @example([GOOD | {"currency": "JPY", "amount": "1.5"}])
 @example([GOOD | {"amount": "1" * 41, "order_id": ""}])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300), deadline=None)
 def test_the_trainer_and_ingest_judge_a_row_alike(cells: list[dict[str, str]]) -> None:
     orders = table(cells)
     judged = judge(orders, "USD", NOW_MS)

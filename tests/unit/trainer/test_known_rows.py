@@ -11,6 +11,7 @@ from schemas.customer_rows import PROGRESS_KEY, Links, Part, Progress, Row, enco
 from schemas.dead_letters import Reason
 from services.runtime.shutdown import KnownProblem
 from services.trainer.sources.rows import KnownRows, minor_units_of
+from tests.effort import tries
 
 
 def state(*orders: int) -> CustomerState:
@@ -29,7 +30,7 @@ def customers(rows: KnownRows) -> dict[str, CustomerState]:
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 def test_the_row_that_knows_most_stands_whenever_it_was_written(counts: list[int]) -> None:
     rows = KnownRows()
     for count in counts:

@@ -9,11 +9,12 @@ from domain.features import day_of
 from domain.outcomes import outcomes
 from services.trainer.history import History
 from services.trainer.judged_rows import domain_events
+from tests.effort import tries
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
 
 
 @given(st.integers(0, 10_000), st.integers(20, 60), st.integers(1, 40))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=tries(15), deadline=None)
 def test_a_training_sets_targets_are_the_outcomes(seed: int, origin: int, horizon: int) -> None:
     rows = shop(25, 100, seed=seed)
     day = day_of(FIRST_DAY) + origin

@@ -18,6 +18,7 @@ from services.trainer.sources.orders import from_table
 from services.trainer.sources.rows import KnownRows
 from services.trainer.sources.tail import Start, Tail, start_of
 from services.trainer.train import train
+from tests.effort import tries
 from tests.unit.folding.test_links import (
     Partitions,
     erased,
@@ -67,7 +68,7 @@ def trained(workers: Partitions, rng: random.Random) -> dict[str, CustomerState]
     return standing(rows)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(order_facts("abc"), seeds, MERGES, st.sets(st.sampled_from("abc"), max_size=1))
 def test_wherever_the_workers_stopped_the_tail_gives_what_they_would(facts, rng, merges, erasures):
     """With crashes, repetition and records already sent on: as if they had gone on to the end."""

@@ -20,6 +20,7 @@ from services.trainer.generation.completeness import (
     true_domain_events,
 )
 from services.trainer.generation.files import write_orders
+from tests.effort import tries
 from tests.unit.trainer_generation.test_generated_events import SHOPS
 
 QUINTILES = Quintiles((9.0, 9.0, 9.0, 9.0), (9.0, 9.0, 9.0, 9.0), (9.0, 9.0, 9.0, 9.0))
@@ -55,7 +56,7 @@ def test_without_lost_events_everything_is_there_to_the_last_bit():
 
 
 @given(SHOPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 def test_what_a_history_suffices_for_is_what_its_features_know(spec: ShopSpec):
     made = generate(spec)
     states = [CustomerState() for _ in range(spec.customers)]

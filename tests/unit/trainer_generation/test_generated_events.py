@@ -17,6 +17,7 @@ from services.trainer.generation.customers import NEVER_MS
 from services.trainer.generation.events import LOOSE
 from services.trainer.generation.intensity import Intensity, season
 from services.trainer.generation.spec import parameters
+from tests.effort import tries
 
 UNLIKELY = 1e-5
 """A test with a fixed seed either always fails or never; this is how far from the law a seed may be by chance."""
@@ -39,7 +40,7 @@ SHOPS = st.builds(
 
 
 @given(SHOPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 def test_events_keep_the_rules_of_a_history(spec: ShopSpec):
     shop = generate(spec)
     events, customers = shop.events, shop.customers
@@ -70,7 +71,7 @@ def test_events_keep_the_rules_of_a_history(spec: ShopSpec):
 
 
 @given(SHOPS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40), deadline=None)
 def test_the_same_spec_gives_the_same_shop_and_another_seed_another(spec: ShopSpec):
     again = preset("default", **{name: getattr(spec, name) for name, _, _ in parameters(spec)})
     one, two = generate(spec), generate(again)

@@ -17,6 +17,7 @@ from services.trainer.generation.file_rows import KINDS, UNBROKEN
 from services.trainer.generation.files import write_orders
 from services.trainer.judged_rows import VALID, judge
 from services.trainer.orders_file import COLUMNS, read_orders
+from tests.effort import tries
 from tests.unit.trainer_generation.test_generated_events import SHOPS, UNLIKELY
 
 REASONS = tuple(Reason)
@@ -34,7 +35,7 @@ def frame(of: Shop) -> pd.DataFrame:
 
 
 @given(SHOPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 def test_every_row_is_its_event_or_is_refused_for_the_declared_reason(spec: ShopSpec):
     made = generate(spec)
     judged = judge(made.table, spec.currency)
@@ -53,7 +54,7 @@ def test_every_row_is_its_event_or_is_refused_for_the_declared_reason(spec: Shop
 
 
 @given(SHOPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 def test_every_event_has_a_good_row_unless_it_is_lost(spec: ShopSpec):
     made = generate(spec)
     good = np.zeros(len(made.events), dtype=bool)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from services.runtime.http import rate_limits
 from services.runtime.http.rate_limits import NS_PER_SECOND, RateLimiter, RateLimits, address_of, rate
+from tests.effort import tries
 from tests.unit.runtime.http.application import build, client_of, write_keys
 
 RATES = st.tuples(st.sampled_from([0.1, 0.5, 1.0, 3.0, 7.7, 100.0, 1000.0, 33_333.3]), st.integers(1, 20))
@@ -85,7 +86,7 @@ def test_who_waits_as_long_as_is_said_passes_and_who_waits_less_does_not(allowed
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, NS_PER_SECOND // 2)), max_size=200), st.integers(1, 10))
-@settings(max_examples=50)
+@settings(max_examples=tries(50))
 def test_however_many_clients_come_only_so_many_are_held_and_each_keeps_its_bound(sent, clients_max: int):
     per_second, burst = 1.0, 2
     limits, limiter = rate(per_second, burst), RateLimiter(clients_max)

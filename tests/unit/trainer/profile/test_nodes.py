@@ -21,6 +21,7 @@ from services.trainer.profile.columns import SCALES, columns_of, scale_of
 from services.trainer.profile.export import PARITY_ERROR_MAX, GraphDiffers, absurd_inputs, export, run_graph
 from services.trainer.profile.network import Network
 from services.trainer.profile.nodes import build_graph, column_nodes
+from tests.effort import tries
 from tests.unit.trainer.profile.small import candidates, graphs, scored
 
 Floats = NDArray[np.float64]
@@ -51,7 +52,7 @@ def test_the_columns_are_the_inputs_and_all_engineered_features_each_once():
     assert len(ENGINEERED) == 18
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(rows_of_inputs)
 def test_the_graph_engineers_what_the_domain_does_to_the_last_bit(inputs: Floats):
     with np.errstate(all="ignore"):
