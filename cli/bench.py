@@ -137,6 +137,18 @@ def predict(
 
 
 @app.command()
+def freshness(
+    orders: Annotated[int, typer.Option(help="Orders that are followed.", min=1)] = 200,
+    orders_per_second: Annotated[float, typer.Option(help="How many come a second.", min=0.1)] = 10.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Seconds from ingest's 202 until the API shows an order, through every service."""
+    from benchmarks.freshness import run
+
+    _report(run(orders, orders_per_second), json_file)
+
+
+@app.command()
 def outage(
     minutes: Annotated[float, typer.Option(help="How long Kafka is dead.", min=0.1, max=60)] = 5.0,
     json_file: JsonFile = None,

@@ -24,7 +24,8 @@ _HOST = "127.0.0.1"
 _START_ATTEMPTS = 3
 _OPLOG_MB = 512
 _ANSWER_MS_MAX = 2000
-_NOT_YET_INITIALIZED = 94  # error codes of MongoDB: NotYetInitialized, InvalidReplicaSetConfig
+_NOT_YET_INITIALIZED = 94
+_ALREADY_INITIALIZED = 23  # error codes of MongoDB: NotYetInitialized, InvalidReplicaSetConfig
 _NOT_A_MEMBER = 93
 REPLICA_SET = "clv"
 
@@ -217,12 +218,21 @@ class LocalMongo:
             config = client.admin.command("replSetGetConfig")["config"]
         except OperationFailure as error:
             if error.code == _NOT_YET_INITIALIZED:
-                client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [member]})
+                self._initiate(client, member)
             return
         if config["members"][0]["host"] != member["host"]:
             # The folder was started on another port. Only by force: a node that is not in its set cannot be primary.
             changed = {**config, "version": config["version"] + 1, "members": [{**config["members"][0], **member}]}
             client.admin.command("replSetReconfig", changed, force=True)
+
+    def _initiate(self, client: MongoClient[dict[str, Any]], member: dict[str, Any]) -> None:
+        try:
+            client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [member]})
+        except OperationFailure as error:
+            if (
+                error.code != _ALREADY_INITIALIZED
+            ):  # a node that has just been started again reads its set a moment later
+                raise
 
     def _reason(self) -> str:
         """What the log's last error says (MongoDB logs JSON lines; severity F is fatal, E an error)."""

@@ -9,18 +9,18 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from services.api.app import build_app
-from services.api.bundles import Bundles
-from services.api.customers import customer_router, one_customer_router
-from services.api.erasure import Eraser, erasure_router
-from services.api.explanations import explanation_router
-from services.api.fanout import Fanout
-from services.api.feed import Feed
-from services.api.live import Arrivals
-from services.api.live_routes import live_router
-from services.api.model_routes import model_router
-from services.api.pipeline import Pipeline
-from services.api.prediction import Prediction
-from services.api.segment_routes import segment_router
+from services.api.customers.erasure import Eraser, erasure_router
+from services.api.customers.explanations import explanation_router
+from services.api.customers.routes import customer_router, one_customer_router
+from services.api.forms.prediction import Prediction
+from services.api.live.fanout import Fanout
+from services.api.live.feed import Feed
+from services.api.live.figures import Arrivals
+from services.api.live.pipeline import Pipeline
+from services.api.live.routes import live_router
+from services.api.models.bundles import Bundles
+from services.api.models.routes import model_router
+from services.api.segments.routes import segment_router
 from services.api.settings import ApiSettings
 from services.api.store import Store, connect
 from services.runtime import telemetry

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.api.predict_settings import PredictSettings
+from services.api.forms.settings import PredictSettings
 from services.runtime.http.settings import HttpSettings
 
 

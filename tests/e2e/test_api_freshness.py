@@ -14,7 +14,7 @@ from tests.bundles import write_bundle
 
 pytestmark = pytest.mark.e2e
 SECONDS_MAX = 20.0
-"""A generous bound, for a machine that does much else: benchmarks/api_freshness.py has the figures."""
+"""A generous bound, for a machine that does much else: ./clv bench freshness has the figures."""
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from domain.customer import OrderCancelled, OrderPlaced, OrderRefunded, fold, id
 from schemas.customer_rows import Links, Part, Row
 from schemas.http_api.customers import CustomerRow, Sort
 from schemas.mongo import CUSTOMERS
-from services.api.listing import Question
-from services.api.paging import parts_after, position_in
+from services.api.customers.listing import Question
+from services.api.customers.paging import parts_after, position_in
 from tests.integration.api_support import NOW, Seeder, ask, customer_path, ok, order_days, predicted, running_api
 
 pytestmark = pytest.mark.integration

@@ -21,7 +21,7 @@ from domain.features import FEATURE_NAMES, date_of
 from schemas.customer_features import feature_matrix
 from schemas.model_bundle import OUTPUT_NAMES
 from schemas.mongo import CHALLENGER_PREDICTIONS, MATURED_PREDICTIONS, challenger_id
-from services.api.segments import flows_pipeline, summary_pipeline
+from services.api.segments.sums import flows_pipeline, summary_pipeline
 from services.inference.model import load_model
 from services.runtime.bundle import read_head
 from services.runtime.registry import Registry

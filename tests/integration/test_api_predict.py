@@ -1,6 +1,7 @@
 """Predictions of forms by the real API process: what is kept in MongoDB, which model and which population they follow,
 and what happens while servers are away."""
 
+import asyncio
 import json
 import threading
 import time
@@ -23,12 +24,15 @@ from schemas.model_bundle import OUTPUT_NAMES
 from schemas.mongo import WHAT_IF_PREDICTIONS
 from schemas.segment_thresholds import PopulationSketch, encode_sketch
 from schemas.topics import SEGMENT_THRESHOLDS
+from services.inference.profile_model import load_profile, what_if
 from services.inference.ranking import sketch_of
 from services.runtime.bundle import point_to
 from services.runtime.http.key_file import Scope, encode_keys, new_key
+from services.runtime.registry import Registry, connect
 from tests.bundles import HORIZON_DAYS, graph, write_bundle
 from tests.support import metric, produce, wait_for
 from tests.unit.api.forms import FORM
+from tests.unit.trainer.profile.small import trained
 
 pytestmark = pytest.mark.integration
 
@@ -255,3 +259,47 @@ def test_the_horizon_and_every_input_come_back(start):
     status, answer = post(start(), "/v1/predict?store=false", FORM)
     assert (status, answer["horizon_days"]) == (200, HORIZON_DAYS)
     assert answer["inputs"] == {name: float(FORM[name]) for name in INPUT_NAMES}
+
+
+def test_forms_are_answered_by_the_champion_of_the_registry_and_follow_its_promotion(
+    start, models, mongo, mongo_database, tmp_path
+):
+    made = tmp_path / "made"
+    first, second = write_bundle(made, graph(2.0)), write_bundle(made, graph(4.0))
+    copies = tmp_path / "copies"
+    copies.mkdir()
+
+    async def champion(version: str) -> None:
+        client = connect(mongo.uri)
+        try:
+            registry = Registry(client, mongo_database)
+            await registry.register(made / version, "test")
+            await registry.promote(version, "test", "it is better")
+        finally:
+            client.close()
+
+    asyncio.run(champion(first))
+    api = start(CLV_API_REGISTRY="true", CLV_MODELS_DIR=str(copies), CLV_API_MODEL_POLL_SECONDS="0.1")
+
+    def answered_by() -> Any:
+        return post(api, "/v1/predict?store=false", FORM)[1].get("model_version")
+
+    wait_for(lambda: answered_by() == first, "the champion to answer")
+    asyncio.run(champion(second))
+    wait_for(lambda: answered_by() == second, "the new champion to answer")
+    assert post(api, "/v1/predict?store=false", FORM)[1]["expected_orders"] == pytest.approx(
+        FORM["purchase_frequency"] * 3 * 4.0
+    )
+
+
+def test_the_profile_models_value_stands_beside_the_prediction(start):
+    profile = trained().folder
+    api = start(CLV_API_PROFILE_DIR=str(profile))
+    status, answer = post(api, "/v1/predict?store=false", FORM)
+    model = load_profile(profile, "USD")
+    assert status == 200
+    assert answer["profile_value"] == pytest.approx(what_if(model, {name: FORM[name] for name in INPUT_NAMES}))
+    assert answer["profile_value"] == pytest.approx(FORM["total_orders"] * FORM["average_order_value"], rel=0.05)
+    assert answer["profile_model_version"] == model.head.model_version
+    status, batch = post(api, "/v1/predict/batch?store=false", {"rows": [FORM]})
+    assert (status, batch["rows"][0]["prediction"]["profile_value"]) == (200, answer["profile_value"])

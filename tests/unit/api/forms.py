@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from services.api.bundle_follower import read_serving
-from services.api.what_if import Serving
+from services.api.forms.bundle_follower import read_serving
+from services.api.forms.what_if import Serving
 from tests.bundles import graph, write_bundle
 
 FORM: dict[str, Any] = {

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.api.batching import MicroBatcher
+from services.api.forms.batching import MicroBatcher
 
 
 def doubling(calls: list[list[int]]):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.csv_export import COLUMNS, header, lines, wants_csv
+from services.api.customers.csv_export import COLUMNS, header, lines, wants_csv
 
 
 def read(text: str) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from services.api.fanout import Batch, Event, Fanout
+from services.api.live.fanout import Batch, Event, Fanout
 
 
 def event(number: int) -> Event:

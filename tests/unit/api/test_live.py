@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.http_api.live import RatePoint
-from services.api.live import FRESHNESS_KEPT, RATES_SECONDS, Arrivals
+from services.api.live.figures import FRESHNESS_KEPT, RATES_SECONDS, Arrivals
 
 
 def test_nothing_has_come_yet() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.paging import (
+from services.api.customers.paging import (
     BadCursor,
     Position,
     SortBy,

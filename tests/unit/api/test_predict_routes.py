@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from domain.features import INPUT_NAMES
 from schemas.http_api.predict import BatchAnswer, WhatIfPrediction
 from services.api.app import build_app
-from services.api.csv_forms import COLUMNS
-from services.api.prediction import Prediction
+from services.api.forms.csv_forms import COLUMNS
+from services.api.forms.prediction import Prediction
 from services.api.settings import ApiSettings
 from services.runtime.bundle import point_to
 from services.runtime.health import Health

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.segments import _Newest, bin_edges, segments_of
+from services.api.segments.sums import _Newest, bin_edges, segments_of
 
 NEWEST = _Newest("2024-03-18", "USD", 90, (40.0, 90.0, 200.0))
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from domain.features import ENGINEERED, FEATURE_NAMES, INPUT_NAMES, day_of, engineer, features_of_inputs
 from domain.segments import ASCENDING, STRATEGY, Thresholds
 from schemas.http_api.predict import WhatIf, WhatIfPrediction
-from services.api.what_if import Answered, NoPrediction, Serving, answers, inputs_of, matrix_of, ranges_of
+from services.api.forms.what_if import Answered, NoPrediction, Serving, answers, inputs_of, matrix_of, ranges_of
 from services.inference.model import Outcomes
 from services.inference.ranking import bundle_ranking
 from tests.bundles import HORIZON_DAYS, QUINTILES

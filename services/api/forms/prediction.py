@@ -7,8 +7,8 @@ import asyncio
 
 from fastapi import APIRouter
 
-from services.api.bundle_follower import BundleFollower
-from services.api.predict_routes import (
+from services.api.forms.bundle_follower import BundleFollower
+from services.api.forms.routes import (
     BATCH_PATH,
     FORM_BYTES_MAX,
     PREDICT_PATH,
@@ -16,8 +16,8 @@ from services.api.predict_routes import (
     direct_answer,
     predict_router,
 )
-from services.api.predict_settings import PredictSettings
-from services.api.what_if_store import WhatIfStore
+from services.api.forms.settings import PredictSettings
+from services.api.forms.what_if_store import WhatIfStore
 from services.runtime.http.direct_routes import Handler
 
 

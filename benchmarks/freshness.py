@@ -1,12 +1,10 @@
 """How long after ingest's 202 an order shows in the API: orders one after the other at a calm rate, each followed.
 
 Every service runs as a process of its own on this machine's cores, beside embedded Kafka and MongoDB, and the API is
-asked every few milliseconds, which is load too. `python -m benchmarks.api_freshness [ORDERS [ORDERS_PER_SECOND]]`
-prints a table.
+asked every few milliseconds, which is load too.
 """
 
 import asyncio
-import sys
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -16,19 +14,18 @@ from typing import Any
 import httpx
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from cli.demo_data import demo_model, load_demo_data
 from cli.platform import Platform, home
 
 SERVICES = ("ingest", "features", "scorer", "sink", "api")
-ORDERS, ORDERS_PER_SECOND, CUSTOMERS = 200, 10.0, 50
+CUSTOMERS = 50
 _WARM_ORDERS = 20
 _PAUSE_SECONDS = 0.01
 _SECONDS_MAX = 30.0
 
 
-def run(orders: int = ORDERS, orders_per_second: float = ORDERS_PER_SECOND) -> dict[str, Any]:
+def run(orders: int, orders_per_second: float) -> dict[str, Any]:
     """Run the benchmark; returns its figures."""
     console = Console(stderr=True)
 
@@ -95,17 +92,3 @@ async def _follow(
             if seconds > _SECONDS_MAX:
                 raise TimeoutError(f"{customer} does not show order {number} after {_SECONDS_MAX} s")
             await asyncio.sleep(_PAUSE_SECONDS)
-
-
-def show(figures: dict[str, Any]) -> None:
-    """Print the figures as a table."""
-    table = Table(title="From ingest's 202 to the API")
-    for column in ("orders", "orders/s", "p50 ms", "p90 ms", "p99 ms", "max ms", "within 1 s"):
-        table.add_column(column, justify="right")
-    shown = [figures["orders"], figures["orders_per_second"], *(figures[f"{name}_ms"] for name in _SHARES)]
-    table.add_row(*map(str, shown), f"{figures['within_1_s']:.1%}")
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    show(run(*(number(text) for number, text in zip((int, float), sys.argv[1:], strict=False))))

@@ -24,10 +24,19 @@ from schemas.http_api.customers import (
 )
 from schemas.http_api.outlook import SegmentName
 from schemas.mongo import CUSTOMER_STATES, CUSTOMERS, PREDICTION_HISTORY, STATES_WITH_ROW
-from services.api import csv_export, examples
+from services.api import examples
 from services.api.answers import CustomerPath, json_answer
-from services.api.listing import Question
-from services.api.paging import BadCursor, Position, SortBy, decode_cursor, encode_cursor, parts_after, position_in
+from services.api.customers import csv_export
+from services.api.customers.listing import Question
+from services.api.customers.paging import (
+    BadCursor,
+    Position,
+    SortBy,
+    decode_cursor,
+    encode_cursor,
+    parts_after,
+    position_in,
+)
 from services.api.short_cache import ShortCache
 from services.api.store import Document, Store
 from services.api.views import ROW_PROJECTION, customer_of, orders_of, prediction_of, row_of

@@ -33,13 +33,13 @@ from schemas.http_api.predict import (
 from schemas.http_api.problem import FieldProblem
 from schemas.mongo import WhatIfDocument
 from services.api import examples
-from services.api.batching import MicroBatcher
-from services.api.bundle_follower import BundleFollower
-from services.api.csv_export import wants_csv
-from services.api.csv_forms import answer_line, header_line, read_forms
-from services.api.predict_settings import PredictSettings
-from services.api.what_if import Answered, NoPrediction, Serving, answers, form_row, inputs_of, matrix_of, told
-from services.api.what_if_store import WhatIfStore
+from services.api.customers.csv_export import wants_csv
+from services.api.forms.batching import MicroBatcher
+from services.api.forms.bundle_follower import BundleFollower
+from services.api.forms.csv_forms import answer_line, header_line, read_forms
+from services.api.forms.settings import PredictSettings
+from services.api.forms.what_if import Answered, NoPrediction, Serving, answers, form_row, inputs_of, matrix_of, told
+from services.api.forms.what_if_store import WhatIfStore
 from services.runtime import telemetry
 from services.runtime.http.api_keys import Scope, key_of, requires
 from services.runtime.http.direct_routes import Handler

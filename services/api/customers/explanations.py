@@ -16,8 +16,8 @@ from schemas.customer_features import feature_matrix
 from schemas.http_api.outlook import Explanation
 from services.api import examples
 from services.api.answers import CustomerPath, json_answer, registry_away
-from services.api.bundles import BundleGone, Bundles, Loaded
-from services.api.customers import customer_document
+from services.api.customers.routes import customer_document
+from services.api.models.bundles import BundleGone, Bundles, Loaded
 from services.api.store import Store
 from services.inference.explain import Explainer, references_of, rescored
 from services.inference.model import Model, load_model

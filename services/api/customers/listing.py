@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from domain.segments import ASCENDING
 from schemas.http_api.customers import Sort
 from schemas.mongo import SEGMENTS_BY_ACTIVITY, SEGMENTS_BY_HISTORY, SEGMENTS_BY_UPDATE, SEGMENTS_BY_VALUE
-from services.api.paging import SortBy, begins_with
+from services.api.customers.paging import SortBy, begins_with
 
 _FIELDS = {
     "expected_value": "prediction.expected_value",

@@ -15,8 +15,8 @@ from fastapi.responses import Response
 from schemas.http_api.models import Comparison, FeatureDrift, ModelDetail, Models, Realised
 from services.api import examples
 from services.api.answers import json_answer, registry_away
-from services.api.bundles import BundleGone, Bundles
-from services.api.models import (
+from services.api.models.bundles import BundleGone, Bundles
+from services.api.models.facts import (
     Known,
     comparison_of,
     deciles_in,

@@ -15,8 +15,8 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from schemas.predictions import PredictionHead, decode_prediction_head
 from schemas.topics import PREDICTIONS, topic
-from services.api.fanout import Event, Fanout
-from services.api.live import Arrivals
+from services.api.live.fanout import Event, Fanout
+from services.api.live.figures import Arrivals
 from services.api.views import row_of_message
 from services.runtime import telemetry
 from services.runtime.kafka import new_consumer

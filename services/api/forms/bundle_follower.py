@@ -11,8 +11,8 @@ from pathlib import Path
 from aiokafka.errors import KafkaError
 
 from schemas.topics import topic
-from services.api.predict_settings import PredictSettings
-from services.api.what_if import Serving, ranges_of
+from services.api.forms.settings import PredictSettings
+from services.api.forms.what_if import Serving, ranges_of
 from services.inference.explain import Explainer, references_of
 from services.inference.following import BundlePointers, RegistryAddress
 from services.inference.model import Model, load_model

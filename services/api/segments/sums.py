@@ -12,7 +12,7 @@ from domain.segments import STRATEGY, Segment
 from schemas.http_api.outlook import SEGMENT_NAMES, SegmentName
 from schemas.http_api.segments import Bin, Flow, Migration, Segments, SegmentSummary
 from schemas.mongo import CUSTOMERS, PREDICTION_HISTORY, SEGMENTS_BY_DAY, SEGMENTS_BY_VALUE
-from services.api.listing import Question
+from services.api.customers.listing import Question
 from services.api.store import Document, Store
 
 _VALUE = "$prediction.expected_value"

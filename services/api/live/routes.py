@@ -23,10 +23,10 @@ from schemas.http_api.outlook import SegmentName
 from schemas.mongo import CUSTOMERS, DEAD_LETTERS
 from services.api import examples
 from services.api.answers import json_answer
-from services.api.fanout import Fanout
-from services.api.listing import Question
-from services.api.live import Arrivals
-from services.api.pipeline import Pipeline
+from services.api.customers.listing import Question
+from services.api.live.fanout import Fanout
+from services.api.live.figures import Arrivals
+from services.api.live.pipeline import Pipeline
 from services.api.short_cache import ShortCache
 from services.api.store import Store
 from services.api.views import rfc3339

@@ -12,7 +12,7 @@ from schemas.http_api.problem import FieldProblem
 from schemas.http_api.segments import Migration, Segments
 from services.api import examples
 from services.api.answers import json_answer
-from services.api.segments import read_migration, read_segments
+from services.api.segments.sums import read_migration, read_segments
 from services.api.short_cache import ShortCache
 from services.api.store import Store
 from services.runtime.http.api_keys import Scope, requires

@@ -15,7 +15,7 @@ from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI, PyMon
 from pymongo.write_concern import WriteConcern
 
 from schemas.mongo import INDEXES, WHAT_IF_PREDICTIONS, WhatIfDocument
-from services.api.predict_settings import PredictSettings
+from services.api.forms.settings import PredictSettings
 from services.runtime import telemetry
 from services.runtime.logs import logger
 from services.runtime.shutdown import KnownProblem

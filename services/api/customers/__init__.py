@@ -1,0 +1,1 @@
+"""Customers: one, lists, why, forgetting."""

@@ -1,0 +1,1 @@
+"""Forms: seven inputs in, a prediction out, and what was answered kept."""

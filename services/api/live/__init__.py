@@ -1,0 +1,1 @@
+"""What is happening now: figures, and predictions as they come."""

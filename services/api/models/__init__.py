@@ -1,0 +1,1 @@
+"""Models: quality, drift, what came true, comparison."""

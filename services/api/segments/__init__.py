@@ -1,0 +1,1 @@
+"""Segments: sizes, values, who moved."""
