@@ -24,8 +24,9 @@ _HOST = "127.0.0.1"
 _START_ATTEMPTS = 3
 _OPLOG_MB = 512
 _ANSWER_MS_MAX = 2000
+# Error codes of MongoDB: NotYetInitialized, AlreadyInitialized, InvalidReplicaSetConfig.
 _NOT_YET_INITIALIZED = 94
-_ALREADY_INITIALIZED = 23  # error codes of MongoDB: NotYetInitialized, InvalidReplicaSetConfig
+_ALREADY_INITIALIZED = 23
 _NOT_A_MEMBER = 93
 REPLICA_SET = "clv"
 
