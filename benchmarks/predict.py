@@ -152,7 +152,10 @@ def _left_to_the_api() -> int:
 
 
 def _send(port: int, rate: int, seconds: int, path: str) -> tuple[list[float], dict[int, int], int]:
-    return asyncio.run(_Sender(port, path).send(rate, seconds))
+    async def sent() -> tuple[list[float], dict[int, int], int]:
+        return await _Sender(port, path).send(rate, seconds)
+
+    return asyncio.run(sent())
 
 
 class _Sender:
@@ -171,7 +174,8 @@ class _Sender:
         self.waiting: deque[tuple[float, bytes]] = deque()
         self.answers: list[tuple[float, float, bytes]] = []
         """(when it was due, seconds, the whole answer)"""
-        self._whole, self._expected = asyncio.Event(), 0
+        self._whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected = 0
 
     async def send(self, rate: int, seconds: int) -> tuple[list[float], dict[int, int], int]:
         loop = asyncio.get_running_loop()
@@ -187,7 +191,7 @@ class _Sender:
             self.waiting.append((at, self._requests[number % len(self._requests)]))
             if self.free:
                 self.free.popleft().send(*self.waiting.popleft())
-        await self._whole.wait()
+        await self._whole
         counted = [(took, answer) for at, took, answer in self.answers if at >= began + WARM_UP_SECONDS]
         statuses = Counter(int(answer.split(b" ", 2)[1]) for _, answer in counted)
         return [took for took, _ in counted], dict(statuses), sum(b'"stored":true' in answer for _, answer in counted)
@@ -195,7 +199,11 @@ class _Sender:
     def take(self, answer: tuple[float, float, bytes]) -> None:
         self.answers.append(answer)
         if len(self.answers) == self._expected:
-            self._whole.set()
+            self._whole.set_result(None)
+
+    def lost(self, error: Exception | None) -> None:
+        if not self._whole.done():
+            self._whole.set_exception(ConnectionError(f"the API closed a connection: {error}"))
 
 
 class _Connection(asyncio.Protocol):
@@ -208,6 +216,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._sender.lost(error)
 
     def send(self, due: float, request: bytes) -> None:
         self._due, self._answer, self._whole = due, b"", 0

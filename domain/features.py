@@ -115,6 +115,11 @@ def date_of(day: int) -> date:
     return date.fromordinal(day + 719_163)
 
 
+def year_day(day: int) -> float:
+    """Day of the year, from 1, of a day since 1970."""
+    return float(date_of(day).timetuple().tm_yday)
+
+
 def engineer(inputs: Floats, quintiles: Quintiles, monetary: Floats | None = None) -> Floats:
     """The engineered features, shape (n, 18), from the seven inputs, shape (n, 7).
 
@@ -164,8 +169,7 @@ def features_of_inputs(inputs: Floats, quintiles: Quintiles, as_of_day: int) -> 
     engineered = engineer(inputs, quintiles)
     extras = np.full((len(inputs), len(EXTRAS)), np.nan)
     some = inputs[:, INPUT_NAMES.index("total_orders")] > 0
-    year_day = date_of(as_of_day).timetuple().tm_yday
-    extras[:, FEATURE_NAMES.index("as_of_year_day") - len(ENGINEERED)] = np.where(some, float(year_day), np.nan)
+    extras[:, FEATURE_NAMES.index("as_of_year_day") - len(ENGINEERED)] = np.where(some, year_day(as_of_day), np.nan)
     return np.hstack([engineered, extras])
 
 

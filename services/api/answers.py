@@ -1,4 +1,4 @@
-"""What all routes of the API share: how an answer becomes bytes, how a customer is named, what an absent server is."""
+"""What routes of the API share: how an answer becomes bytes, of which kind, how customers are named, who is away."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -29,3 +29,27 @@ def json_answer(answer: BaseModel, status: int = 200, headers: dict[str, str] | 
 def registry_away(problem: RegistryAway) -> Refused:
     """To raise where the registry of models does not answer."""
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"the registry of models: {problem}", headers={"Retry-After": "2"})
+
+
+def wants_csv(accept: str) -> bool:
+    """Whether an Accept header asks for CSV rather than JSON (RFC 9110 §12.5.1)."""
+    csv_weight, json_weight = 0.0, 0.0
+    for part in accept.lower().split(","):
+        media, *parameters = (each.strip() for each in part.split(";"))
+        weight = _weight(parameters)
+        if media == "text/csv":
+            csv_weight = max(csv_weight, weight)
+        elif media in ("application/json", "application/*", "*/*"):
+            json_weight = max(json_weight, weight)
+    return csv_weight > 0 and csv_weight >= json_weight
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -26,7 +26,7 @@ from services.trainer.graph import LANES, OPSET, OPSET_ML, GraphBuilder, Tensor
 from services.trainer.regression import PROBABILITY_EDGE, SIGNAL_MAX, Regression
 from services.trainer.spend_shrinkage import SpendShrinkage
 from services.trainer.structural import AGE_DAYS_MAX, MONEY_MAX
-from services.trainer.structural_graph import StructuralNodes, statistics_nodes
+from services.trainer.structural_graph import StructuralNodes, feature_columns, statistics_nodes
 
 
 def corrected_nodes(
@@ -212,7 +212,7 @@ def _signals(
         builder.constant([_SEVERAL, _ALWAYS, _ALWAYS, *window_ages, _SEVERAL, _ALWAYS, 1.5, _SEVERAL])
     )
     neutral = builder.constant([np.exp(means[name]) if name in told.RATIOS else means[name] for name in _FEATURE_OF])
-    is_missing = builder.input.at([FEATURE_NAMES.index(name) for name in _FEATURE_OF.values()]).is_nan()
+    is_missing = feature_columns(builder, *_FEATURE_OF.values()).is_nan()
     known = is_missing.choose(neutral, is_told.choose(by_feature, neutral))
     names = tuple(_FEATURE_OF)
     of_ratios, of_shares = known.split(_RATIOS_OF_FEATURES, len(names) - _RATIOS_OF_FEATURES)
@@ -242,7 +242,7 @@ def _signals(
 
 def _limited(builder: GraphBuilder) -> dict[str, Tensor]:
     """Features within _LIMITS, unknown ones as if they were 0, by name."""
-    given = builder.input.at([FEATURE_NAMES.index(name) for name in _LIMITS])
+    given = feature_columns(builder, *_LIMITS)
     lowest, highest = (builder.constant(each) for each in zip(*_LIMITS.values(), strict=True))
     found = given.is_nan().choose(0.0, given).maximum(lowest).minimum(highest)
     return dict(zip(_LIMITS, found.split(), strict=True))

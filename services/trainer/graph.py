@@ -112,8 +112,11 @@ class Tensor:
     def _function(self, kind: str) -> "Tensor":
         if self.columns * (self.layers or 1) % LANES == 0:
             return self._alike(kind)
-        whole = range(self.columns)
-        return self.at([*whole, *[0] * (-self.columns % LANES)])._alike(kind).at(whole)
+        return self.padded()._alike(kind).at(range(self.columns))
+
+    def padded(self) -> "Tensor":
+        """(n, columns) with copies of the first column behind, to a multiple of LANES."""
+        return self.at([*range(self.columns), *[0] * (-self.columns % LANES)])
 
     def at(self, places: Sequence[int]) -> "Tensor":
         """Columns of (n, columns), in this order, one more than once where it is asked for."""

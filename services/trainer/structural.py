@@ -27,7 +27,7 @@ from domain.btyd import (
     predict,
     purchase_histories,
 )
-from domain.features import FEATURE_NAMES, date_of
+from domain.features import FEATURE_NAMES, year_day
 from domain.season import Season, WeeklyFit, fit_season
 from services.trainer.history import Daily, TrainingSet
 
@@ -246,11 +246,6 @@ def _fit(known: TrainingSet, name: str, same_customers: Structural | None) -> St
 def _spread(values: Floats) -> Floats:
     """At most FIT_CUSTOMERS_MAX of them, evenly spread."""
     return values[:: -(-len(values) // FIT_CUSTOMERS_MAX) or 1]
-
-
-def year_day(day: int) -> float:
-    """Day of the year, from 1, of a day since 1970."""
-    return float(date_of(day).timetuple().tm_yday)
 
 
 def _fit_seasonal(known: TrainingSet, name: str, season: Season) -> Seasonal | None:

@@ -52,7 +52,7 @@ class StatisticsNodes(NamedTuple):
 
 def structural_nodes(builder: GraphBuilder, structural: Structural, horizon_days: int) -> StructuralNodes:
     """The nodes that give structural.expect(input, horizon_days)."""
-    has_order = _features(builder, "frequency").at_least(0.0)
+    has_order = feature_columns(builder, "frequency").at_least(0.0)
     if structural.orders is None:
         expected = _mean_columns(builder, structural, horizon_days)
     else:
@@ -108,7 +108,7 @@ def _clock(
     builder: GraphBuilder, seasonal: Seasonal, found: StatisticsNodes, horizon_days: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """structural.Seasonal.clock: (t_x, T, horizon) in operational days."""
-    year_day = _features(builder, "as_of_year_day")
+    year_day = feature_columns(builder, "as_of_year_day")
     now = year_day.is_nan().choose(seasonal.year_day, year_day).maximum(1.0).minimum(366.0) - 1.0
     days = builder.stacked([found.age_days, found.age_days - found.t_x_days, 0.0 * now - horizon_days])
     years = builder.stacked([now, now - days]) / YEAR_DAYS
@@ -125,16 +125,17 @@ def _mean_columns(builder: GraphBuilder, structural: Structural, horizon_days: i
     return builder.constant(structural.mean.over(horizon_days))
 
 
-def _features(builder: GraphBuilder, *names: str) -> Tensor:
+def feature_columns(builder: GraphBuilder, *names: str) -> Tensor:
+    """Features of the input by name, a column each."""
     return builder.input.at([FEATURE_NAMES.index(name) for name in names])
 
 
 def statistics_nodes(builder: GraphBuilder) -> StatisticsNodes:
     """The nodes that give structural.statistics(input)."""
-    wanted = _features(builder, "btyd_T", "btyd_t_x", "btyd_x", "btyd_m")
-    instead = _features(builder, "customer_lifetime_days", "active_span_days", "frequency", "average_order_value")
-    paid_days = _features(builder, "btyd_m_days")
-    is_missing = _features(builder, "btyd_T", "btyd_t_x", "btyd_x", "btyd_m_days").is_nan()
+    wanted = feature_columns(builder, "btyd_T", "btyd_t_x", "btyd_x", "btyd_m")
+    instead = feature_columns(builder, "customer_lifetime_days", "active_span_days", "frequency", "average_order_value")
+    paid_days = feature_columns(builder, "btyd_m_days")
+    is_missing = feature_columns(builder, "btyd_T", "btyd_t_x", "btyd_x", "btyd_m_days").is_nan()
     longest = (AGE_DAYS_MAX, AGE_DAYS_MAX, REPEAT_DAYS_MAX, MONEY_MAX)
     age, t_x, x, mean = _bounded(is_missing.choose(instead, wanted), builder.constant(longest)).split()
     t_x = t_x.minimum(age)

@@ -35,27 +35,3 @@ def _lines(rows: Iterable[Iterable[Any]]) -> str:
     made = io.StringIO()
     csv.writer(made, lineterminator="\r\n").writerows(rows)
     return made.getvalue()
-
-
-def wants_csv(accept: str) -> bool:
-    """Whether an Accept header asks for CSV rather than JSON (RFC 9110 §12.5.1)."""
-    csv_weight, json_weight = 0.0, 0.0
-    for part in accept.lower().split(","):
-        media, *parameters = (each.strip() for each in part.split(";"))
-        weight = _weight(parameters)
-        if media == "text/csv":
-            csv_weight = max(csv_weight, weight)
-        elif media in ("application/json", "application/*", "*/*"):
-            json_weight = max(json_weight, weight)
-    return csv_weight > 0 and csv_weight >= json_weight
-
-
-def _weight(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0

@@ -25,7 +25,7 @@ from schemas.http_api.customers import (
 from schemas.http_api.outlook import SegmentName
 from schemas.mongo import CUSTOMER_STATES, CUSTOMERS, PREDICTION_HISTORY, STATES_WITH_ROW
 from services.api import examples
-from services.api.answers import CustomerPath, json_answer
+from services.api.answers import CustomerPath, json_answer, wants_csv
 from services.api.customers import csv_export
 from services.api.customers.listing import Question
 from services.api.customers.paging import (
@@ -115,7 +115,7 @@ def customer_router(store: Store, currency: str, count_seconds: float) -> APIRou
         ] = None,
     ) -> Response:
         question = Question(sort, segment, min_value, max_value, q)
-        as_csv = format == "csv" or (format is None and csv_export.wants_csv(request.headers.get("accept", "")))
+        as_csv = format == "csv" or (format is None and wants_csv(request.headers.get("accept", "")))
         if as_csv:
             return await _csv(store, question)
         position = _position(question.key, cursor, question.by)

@@ -33,7 +33,7 @@ from schemas.http_api.predict import (
 from schemas.http_api.problem import FieldProblem
 from schemas.mongo import WhatIfDocument
 from services.api import examples
-from services.api.customers.csv_export import wants_csv
+from services.api.answers import wants_csv
 from services.api.forms.batching import MicroBatcher
 from services.api.forms.bundle_follower import BundleFollower
 from services.api.forms.csv_forms import answer_line, header_line, read_forms

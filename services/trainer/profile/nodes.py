@@ -88,7 +88,7 @@ def column_nodes(builder: GraphBuilder, quintiles: Quintiles) -> Tensor:
         "orders_per_month": given["purchase_frequency"],
         "total_spending": total,
     }
-    return _side_by_side(builder, [made[name] for name in COLUMNS])
+    return builder.stacked([made[name] for name in COLUMNS])
 
 
 def _score(builder: GraphBuilder, values: Tensor, borders: Sequence[float]) -> Tensor:
@@ -96,19 +96,6 @@ def _score(builder: GraphBuilder, values: Tensor, borders: Sequence[float]) -> T
     row = builder.constant([*borders, *[np.inf] * (LANES - len(borders))])
     below = builder.node("Greater", values, row, columns=LANES).choose(1.0, 0.0).row_sum()
     return values.is_nan().choose(builder.constant(np.nan), 1.0 + below)
-
-
-def _side_by_side(builder: GraphBuilder, parts: Sequence[Tensor]) -> Tensor:
-    return builder.node("Concat", *parts, columns=sum(part.columns for part in parts), axis=1)
-
-
-def _gathered(builder: GraphBuilder, rows: Tensor, places: Sequence[int]) -> Tensor:
-    return builder.node("Gather", rows, builder.integers(list(places)), columns=len(places), axis=1)
-
-
-def _padded(builder: GraphBuilder, rows: Tensor) -> Tensor:
-    """The rows with copies of the first column behind, to a multiple of LANES (see services.trainer.graph)."""
-    return _gathered(builder, rows, [*range(rows.columns), *[0] * (-rows.columns % LANES)])
 
 
 # ---------------------------------------------------------------- preparation
@@ -131,17 +118,15 @@ def _prepared(builder: GraphBuilder, columns: Tensor, preparation: Preparation) 
     scales = builder.constant(SCALES)
     scale = builder.node("GreaterOrEqual", total, scales, columns=len(SCALES)).choose(scales, SCALES[0]).row_max()
     significand = total / scale
-    logs = _gathered(builder, (_padded(builder, filled).maximum(0.0) + 1.0).log(), range(len(COLUMNS)))
+    logs = (filled.padded().maximum(0.0) + 1.0).log().at(range(len(COLUMNS)))
     standard = (logs - builder.constant(preparation.log_mean)) / builder.constant(preparation.log_std)
     standard = standard.maximum(-STANDARD_MAX).minimum(STANDARD_MAX)
     flags = []
     if preparation.flagged:
-        flags.append(
-            _gathered(builder, missing.choose(1.0, builder.constant(np.zeros(len(COLUMNS)))), preparation.flagged)
-        )
+        flags.append(missing.choose(1.0, builder.constant(np.zeros(len(COLUMNS)))).at(preparation.flagged))
     return _Rows(
-        _side_by_side(builder, [filled, *flags, significand]),
-        _side_by_side(builder, [standard, *flags, (significand - SIGNIFICAND_MEAN) / SIGNIFICAND_STD]),
+        builder.stacked([filled, *flags, significand]),
+        builder.stacked([standard, *flags, (significand - SIGNIFICAND_MEAN) / SIGNIFICAND_STD]),
         scale,
         has_spent,
     )
@@ -153,7 +138,7 @@ def _prepared(builder: GraphBuilder, columns: Tensor, preparation: Preparation) 
 def _line(builder: GraphBuilder, smooth: Tensor, line: Line) -> Tensor:
     weights = np.zeros(smooth.columns + -smooth.columns % LANES)
     weights[: smooth.columns] = line.weights
-    return (_padded(builder, smooth) * builder.constant(weights)).row_sum() + line.intercept
+    return (smooth.padded() * builder.constant(weights)).row_sum() + line.intercept
 
 
 def _trees(rows: Tensor, candidate: Candidate) -> Tensor:

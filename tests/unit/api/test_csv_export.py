@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.customers.csv_export import COLUMNS, header, lines, wants_csv
+from services.api.answers import wants_csv
+from services.api.customers.csv_export import COLUMNS, header, lines
 
 
 def read(text: str) -> list[list[str]]:
