@@ -45,7 +45,7 @@ class Kind(StrEnum):
 class Fault(NamedTuple):
     """One fault. targets: processes, servers or `kafka-<broker>`; seconds: how long it is kept down or stopped.
 
-    seconds_in: of the kinds that strike in the middle of a chunk, how long the process works before.
+    seconds_in: of the kinds that strike in the middle of a chunk, how long after the first chunk of a pile of work.
     """
 
     number: int

@@ -26,6 +26,7 @@ _FOLDS_SECONDS_MAX = 15.0
 _PILE_UP_SECONDS_MAX = 7.0
 _PILED_UP_RECORDS = 4000
 _START_SECONDS_MAX = 20.0
+_FIRST_CHUNK_SECONDS_MAX = 10.0
 Burst = Callable[[int], Coroutine[Any, Any, None]]
 """Publishes a burst of events; the argument is the fault's number."""
 Struck = Callable[[], None]
@@ -202,10 +203,12 @@ class Inflictor:
         await asyncio.gather(*self._bursts)
 
     async def _in_the_middle_of_a_chunk(self, process: ServiceProcess, fault: Fault) -> None:
-        """Stop the process, let work pile up, let it go on, and return a moment later: it then has a chunk in hand.
+        """Stop the process, let work pile up, let it go on, and return a moment after its first chunk: it has one in hand.
 
+        By then it has written what its offsets, committed every few seconds, do not cover yet, however slow the machine.
         The stop is short: the process stays in its group.
         """
+        before_it = await self._folded(process.name)
         process.pause()
         try:
             servers = self._platform.addresses.kafka_bootstrap_servers
@@ -218,7 +221,14 @@ class Inflictor:
             pass  # Kafka or ingest are down for another fault: there may be less to do
         finally:
             process.resume()
+        await self._folds_more(process.name, before_it)
         await asyncio.sleep(fault.seconds_in)
+
+    async def _folds_more(self, name: str, before: float) -> None:
+        """Until the worker has folded more records than before, or it takes too long."""
+        deadline = time.monotonic() + _FIRST_CHUNK_SECONDS_MAX
+        while await self._folded(name) <= before and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
 
     async def _some_worker_folds(self) -> None:
         """Until one of the workers is in the midst of a row of chunks, or it takes too long."""
