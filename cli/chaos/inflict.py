@@ -203,9 +203,9 @@ class Inflictor:
         await asyncio.gather(*self._bursts)
 
     async def _in_the_middle_of_a_chunk(self, process: ServiceProcess, fault: Fault) -> None:
-        """Stop the process, let work pile up, let it go on, and return a moment after its first chunk: it has one in hand.
+        """Stop the process, let work pile up, let it go on; return soon after its first chunk, with one in hand.
 
-        By then it has written what its offsets, committed every few seconds, do not cover yet, however slow the machine.
+        By then it has written what its offsets, committed every few seconds, do not cover, however slow the machine is.
         The stop is short: the process stays in its group.
         """
         before_it = await self._folded(process.name)
@@ -227,7 +227,7 @@ class Inflictor:
     async def _folds_more(self, name: str, before: float) -> None:
         """Until the worker has folded more records than before, or it takes too long."""
         deadline = time.monotonic() + _FIRST_CHUNK_SECONDS_MAX
-        while await self._folded(name) <= before and time.monotonic() < deadline:
+        while await self._folded(name) <= before and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     async def _some_worker_folds(self) -> None:

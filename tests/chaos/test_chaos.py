@@ -65,7 +65,7 @@ def test_workers_killed_before_their_first_commit_count_nothing_twice(cdnow_mode
 
 
 def sabotaged(sabotage: str, settings: dict[str, str], kills: list[tuple[float, float]]) -> Options:
-    """Workers in turn are killed in the middle of chunks. kills: seconds of the run, and of work after a first chunk."""
+    """Workers in turn are killed in the middle of chunks. kills: seconds of the run, and after a first chunk."""
     return Options(
         seconds=kills[-1][0] + 4,
         seed=1,
