@@ -45,7 +45,7 @@ TYPES = Check("types", ("mypy", "--no-error-summary"))
 # of its own. They begin with those that take longest (tests/conftest.py), not with those of most tests, as is the
 # default: one worker would be left alone with the chaos tests at the end.
 PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-SPARING = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "KAFKA_OPTS": "-XX:TieredStopAtLevel=1"}
+SPARING = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # A plugin takes seconds to load in each process, and is for tests with servers.
 FAST = (
     "-p",
@@ -63,8 +63,7 @@ def _environment(fast: bool) -> dict[str, str]:
     """Of the tests, which start hundreds of processes: each would otherwise compile all that it imports anew.
 
     Who wants no bytecode beside the code still gets none. One thread each for OpenMP and BLAS: two workers have two
-    cores, and threads that wait for one another there spin most of the time away. A broker that lives for seconds never
-    gets back what Java's second compiler takes: without it, it starts and works for half the time of a processor.
+    cores, and threads that wait for one another there spin most of the time away.
     """
     kept = {**SPARING, **({"CLV_TEST_FAST": "true"} if fast else {}), **os.environ}
     if kept.pop("PYTHONDONTWRITEBYTECODE", None):

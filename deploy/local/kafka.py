@@ -29,6 +29,7 @@ _LOG_CONFIG = Path(__file__).with_name("kafka") / "log4j2.properties"
 _HOST = "127.0.0.1"
 _START_ATTEMPTS = 3
 _ARCHIVE_DUMP_S_MAX = 30.0
+_ONE_COMPILER = "-XX:TieredStopAtLevel=1"
 _EXIT_CODE_STOPPED = 128 + signal.SIGTERM  # of a JVM that ran its shutdown hooks to the end
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 
@@ -39,8 +40,8 @@ class LocalKafka:
     data_dir: kept, and can be started again, on other ports if those are taken; None: a temporary folder, deleted
     by `stop`. brokers: their number, each with id 1…n, also a controller; topics get replicas on up to three of them.
     heap_mb: bound of each broker's Java heap, MiB. settings: broker settings that override the ones made here.
-    jvm_options: further options, such as ("-XX:TieredStopAtLevel=1",) for a faster start and slower work; those of
-    $KAFKA_OPTS come before them, as with Kafka's own scripts.
+    jvm_options: further options; those of $KAFKA_OPTS come before them, as with Kafka's own scripts. Without it,
+    Java's first compiler works alone: the second takes half of what a broker needs in its first minutes.
     Methods raise LocalStackError with a line for the user.
     """
 
@@ -62,7 +63,7 @@ class LocalKafka:
         self._ids = range(1, brokers + 1)
         self._heap_mb = heap_mb
         self._settings = dict(settings or {})
-        self._jvm_options = (*shlex.split(os.environ.get("KAFKA_OPTS", "")), *jvm_options)
+        self._jvm_options = (*shlex.split(os.environ.get("KAFKA_OPTS", _ONE_COMPILER)), *jvm_options)
         self._home = home or binaries.home_dir()
         self._announce: binaries.Announce = announce or (lambda _: None)
         self._start_timeout_s = start_timeout_s

@@ -42,7 +42,7 @@ class LocalMongo:
         self,
         data_dir: Path | str | None = None,
         *,
-        cache_gb: float = 0.5,
+        cache_gb: float = 1.0,
         home: Path | None = None,
         announce: binaries.Announce | None = None,
         start_timeout_s: float = 60.0,

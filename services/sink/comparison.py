@@ -4,13 +4,14 @@ What is due carries `due_on` in prediction_history; a page is compared with cust
 matured_predictions in the very transaction that takes `due_on` away. So a page is done once or not at all, wherever the
 process is killed; and a customer who is erased meanwhile has no document in the history that the transaction could
 change, and so gets no comparison either. Must never compare before the rows of all the window are stored (the clock of
-the partition says so), and must never hold up or end the sink.
+the partition says so), and must never hold up or end the sink: it rests for twice as long as it works.
 """
 
 import asyncio
 import math
 import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,9 @@ LEASE_SECONDS = 60
 LEASE_ID = "outcomes"
 _FREE = {"holder": None, "until": datetime.fromtimestamp(0, UTC)}
 _RELEASE_SECONDS = 1.0
+_RESTS = 2.0
+"""After each page, as a multiple of the time it took: fresh predictions are to be stored first."""
+_REST_SECONDS_MAX = 5.0
 _PENDING_COUNTED_MAX = 10_000
 _GAUGES = (
     telemetry.REALISED_PREDICTIONS,
@@ -85,10 +89,8 @@ class Comparison:
                 telemetry.OUTCOME_FAILURES.inc()
                 known = as_away(error) if isinstance(error, PyMongoError) else error
                 log.warning("comparison_failed", problem=repr(known)[:300])
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._settings.sink_outcomes_seconds)
-            except TimeoutError:
-                continue
         await self._release()
 
     async def round(self, stop: asyncio.Event) -> int:
@@ -109,10 +111,14 @@ class Comparison:
             for _ in range(PAGES_MAX):
                 if stop.is_set() or not await self._has_lease():
                     return stored
+                began = time.monotonic()
                 found = await self._page(due)
                 if found is None:
                     break
                 stored += found
+                rest = min(_RESTS * (time.monotonic() - began), _REST_SECONDS_MAX)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), rest)
         if stored:
             log.info("predictions_compared", count=stored)
         await self._tell(overdue)

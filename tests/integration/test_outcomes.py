@@ -1,6 +1,7 @@
 """Predictions held against what came, on a real MongoDB: the figures are those of the raw events, and once each."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -158,6 +159,33 @@ def test_every_customers_week_is_compared_once_with_what_came(
         for name, value in wanted.items():
             assert REGISTRY.get_sample_value(name, {"model_version": model}) == pytest.approx(value, rel=1e-9), name
     assert REGISTRY.get_sample_value("clv_outcomes_pending_predictions") == 0
+
+
+def test_the_job_rests_for_twice_as_long_as_it_works(
+    bench: Bench, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "PAGE_PREDICTIONS", 37)
+    shop, working, page = Shop(60), list[float](), bench.comparison._page
+
+    async def timed(due: Any) -> int | None:
+        began = time.monotonic()
+        try:
+            return await page(due)
+        finally:
+            working.append(time.monotonic() - began)
+
+    monkeypatch.setattr(bench.comparison, "_page", timed)
+
+    async def run() -> float:
+        await bench.know(shop.rows())
+        await bench.predict(shop.predictions)
+        began = time.monotonic()
+        await bench.reach(ALL_OVER, ALL_OVER)
+        return time.monotonic() - began
+
+    took = loop.run_until_complete(run())
+    assert len(working) > 5
+    assert took > 2.5 * sum(working)  # of the last page of a partition nothing was left: no rest
 
 
 def test_nothing_is_compared_before_its_window_and_the_grace_are_over(

@@ -31,7 +31,7 @@ GROWTH_BYTES_MAX = 100 * 1024 * 1024
 @pytest.fixture(scope="module")
 def own_kafka() -> Iterator[LocalKafka]:
     """A broker of the test's own, to be killed."""
-    with LocalKafka(jvm_options=("-XX:TieredStopAtLevel=1",)) as server:
+    with LocalKafka() as server:
         yield server
 
 
