@@ -180,7 +180,7 @@ def test_servers_listen_on_this_machine_only_and_keep_their_heap_and_cache_bound
     assert "-Xmx512m" in psutil.Process(kafka.process().pid).cmdline()
     with MongoClient(mongo.uri) as client:
         cache = client.admin.command("serverStatus")["wiredTiger"]["cache"]
-        assert cache["maximum bytes configured"] == 512 * 1024 * 1024
+        assert cache["maximum bytes configured"] == 1024**3
 
 
 def test_a_folder_that_a_running_server_uses_is_refused(kafka: LocalKafka) -> None:
