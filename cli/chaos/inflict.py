@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ _FOLDS_SECONDS_MAX = 15.0
 _PILE_UP_SECONDS_MAX = 7.0
 _PILED_UP_RECORDS = 4000
 _START_SECONDS_MAX = 20.0
-_FIRST_CHUNK_SECONDS_MAX = 10.0
+_SOME_CHUNKS_RECORDS = 300
 Burst = Callable[[int], Coroutine[Any, Any, None]]
 """Publishes a burst of events; the argument is the fault's number."""
 Struck = Callable[[], None]
@@ -185,7 +185,8 @@ class Inflictor:
         """Add or remove a worker while a burst is being folded: partitions are revoked with chunks in hand."""
         if EXTRA_WORKER in self._platform.processes:
             burst = self._start_burst(number)
-            await self._some_worker_folds()
+            workers = [name for name in self._platform.processes if name.startswith("features")]
+            await self._until_one_folds(workers, _SOME_CHUNKS_RECORDS, {})
             await self._add_or_remove_worker(struck)
         else:
             await self._add_or_remove_worker(struck)
@@ -208,41 +209,38 @@ class Inflictor:
         By then it has written what its offsets, committed every few seconds, do not cover, however slow the machine is.
         The stop is short: the process stays in its group.
         """
-        before_it = await self._folded(process.name)
+        before = await self._folded([process.name])
         process.pause()
         try:
             servers = self._platform.addresses.kafka_bootstrap_servers
             async with asyncio.timeout(_PILE_UP_SECONDS_MAX), LagReader(servers) as reader:
-                before = sum((await reader.ends(ORDERS)).values())
+                end = sum((await reader.ends(ORDERS)).values())
                 await asyncio.shield(self._start_burst(fault.number))
-                while sum((await reader.ends(ORDERS)).values()) < before + _PILED_UP_RECORDS:  # noqa: ASYNC110
+                while sum((await reader.ends(ORDERS)).values()) < end + _PILED_UP_RECORDS:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
         except (TimeoutError, KafkaError, OSError):
             pass  # Kafka or ingest are down for another fault: there may be less to do
         finally:
             process.resume()
-        await self._folds_more(process.name, before_it)
+        await self._until_one_folds([process.name], 1, before)
         await asyncio.sleep(fault.seconds_in)
 
-    async def _folds_more(self, name: str, before: float) -> None:
-        """Until the worker has folded more records than before, or it takes too long."""
-        deadline = time.monotonic() + _FIRST_CHUNK_SECONDS_MAX
-        while await self._folded(name) <= before and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    async def _until_one_folds(self, names: Sequence[str], records: int, before: Mapping[str, float]) -> None:
+        """Until one of the workers has folded so many records more, or it takes too long.
 
-    async def _some_worker_folds(self) -> None:
-        """Until one of the workers is in the midst of a row of chunks, or it takes too long."""
-        names = [name for name in self._platform.processes if name.startswith("features")]
+        before: what they had folded; of a worker that is not in it, what it first answers.
+        """
+        known = dict(before)
         deadline = time.monotonic() + _FOLDS_SECONDS_MAX
-        before = {name: await self._folded(name) for name in names}
         while time.monotonic() < deadline:
-            for name in names:
-                now = await self._folded(name)
-                before[name] = min(before[name], now)  # less: it was started anew
-                if now - before[name] >= 300:
+            for name, now in (await self._folded(names)).items():
+                known[name] = min(known.get(name, now), now)  # less: it was started anew
+                if now - known[name] >= records:
                     return
             await asyncio.sleep(0.02)
 
-    async def _folded(self, name: str) -> float:
-        samples = await asyncio.to_thread(read_metrics, self._platform.url(name))
-        return total(samples, "clv_records_processed_total", topic=ORDERS)
+    async def _folded(self, names: Sequence[str]) -> dict[str, float]:
+        """Records that the workers have folded since they began, of those that answer."""
+        samples = {name: await asyncio.to_thread(read_metrics, self._platform.url(name)) for name in names}
+        answered = {name: found for name, found in samples.items() if found}
+        return {name: total(found, "clv_records_processed_total", topic=ORDERS) for name, found in answered.items()}

@@ -33,7 +33,7 @@ _KEEP_CHANGES = (
     "eviction_dirty_target=40,eviction_dirty_trigger=60,eviction_updates_target=30,eviction_updates_trigger=50"
 )
 """Of the cache, in percent, for what is not written yet. At WiredTiger's 5 % of a small cache, what changes
-all the time is compressed, written and read again between two checkpoints: for a third of MongoDB's work here."""
+all the time is compressed, written and read again and again between two checkpoints."""
 
 
 class LocalMongo:

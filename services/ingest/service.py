@@ -86,7 +86,7 @@ async def serve(settings: IngestSettings, stop: asyncio.Event) -> None:
                 await _connection(settings, intake, readiness, stop, http)
             except (KafkaError, NotConnected) as error:
                 log.warning("kafka_lost", problem=repr(error), retry_seconds=_RECONNECT_SECONDS)
-                await _wait(stop, _RECONNECT_SECONDS)
+                await unless_stopped(stop, asyncio.sleep(_RECONNECT_SECONDS))
 
 
 async def _kafka_is_there(settings: IngestSettings, stop: asyncio.Event) -> bool:
@@ -151,10 +151,3 @@ async def _close(clients: Sequence[AIOKafkaConsumer | AIOKafkaProducer]) -> None
     for each in done:
         if each.exception() is not None:
             log.warning("close_failed", problem=repr(each.exception()))
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

@@ -35,6 +35,7 @@ from schemas.mongo import (
 )
 from services.runtime import telemetry
 from services.runtime.logs import logger
+from services.runtime.shutdown import unless_stopped
 from services.sink.maturity import PENDING_FIELDS, Pending, Turn, compared, firsts, over_until
 from services.sink.mongo import as_away
 from services.sink.settings import SinkSettings
@@ -51,6 +52,7 @@ _RELEASE_SECONDS = 1.0
 _RESTS = 2.0
 """After each page, as a multiple of the time it took: fresh predictions are to be stored first."""
 _REST_SECONDS_MAX = 5.0
+"""Far below LEASE_SECONDS, since no lease is renewed meanwhile."""
 _PENDING_COUNTED_MAX = 10_000
 _GAUGES = (
     telemetry.REALISED_PREDICTIONS,
@@ -89,8 +91,7 @@ class Comparison:
                 telemetry.OUTCOME_FAILURES.inc()
                 known = as_away(error) if isinstance(error, PyMongoError) else error
                 log.warning("comparison_failed", problem=repr(known)[:300])
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._settings.sink_outcomes_seconds)
+            await unless_stopped(stop, asyncio.sleep(self._settings.sink_outcomes_seconds))
         await self._release()
 
     async def round(self, stop: asyncio.Event) -> int:
@@ -117,8 +118,7 @@ class Comparison:
                     break
                 stored += found
                 rest = min(_RESTS * (time.monotonic() - began), _REST_SECONDS_MAX)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), rest)
+                await unless_stopped(stop, asyncio.sleep(rest))
         if stored:
             log.info("predictions_compared", count=stored)
         await self._tell(overdue)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from services.runtime import telemetry
 from services.runtime.logs import logger
+from services.runtime.shutdown import unless_stopped
 from services.sink.mongo import MongoAway
 
 log = logger(__name__)
@@ -43,12 +44,9 @@ class UntilDone:
             else:
                 self.away = None
                 return result
-            try:
-                await asyncio.wait_for(self._stop.wait(), pause_seconds)
-            except TimeoutError:
-                pause_seconds = min(2 * pause_seconds, self._retry_seconds_max)
-            else:
+            if not await unless_stopped(self._stop, asyncio.sleep(pause_seconds)):
                 raise Stopping
+            pause_seconds = min(2 * pause_seconds, self._retry_seconds_max)
 
     async def _attempt(self, attempt_once: Callable[[], Awaitable[_Done]]) -> _Done:
         """One attempt. After `stop` it has a few seconds left, then is given up; whether it succeeded is not known."""

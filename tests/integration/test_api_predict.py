@@ -211,6 +211,7 @@ def test_rank_and_segment_follow_the_live_population_of_the_model_in_use(start, 
 
     wait_for(followed, "the population of both partitions to be followed")
     after = post(api, "/v1/predict?store=false", FORM)[1]
+    assert after["segment_thresholds"] == pytest.approx([250, 500, 750], abs=15)
     assert after["percentile"] == pytest.approx(after["expected_value"] / 10, abs=1.5)
     assert after["expected_value"] == before["expected_value"]
 

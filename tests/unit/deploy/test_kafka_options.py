@@ -15,6 +15,13 @@ def test_options_of_the_environment_come_before_the_callers(monkeypatch: pytest.
     ]
 
 
+def test_an_empty_variable_adds_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KAFKA_OPTS", "-Done=1")
+    more = LocalKafka()._java_options([])
+    monkeypatch.setenv("KAFKA_OPTS", "")
+    assert [each for each in more if each != "-Done=1"] == LocalKafka()._java_options([])
+
+
 def test_without_the_variable_one_compiler_works(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KAFKA_OPTS", "")
     both_compilers = LocalKafka()._java_options([])
