@@ -168,23 +168,23 @@ def forget_groups(bootstrap: str) -> None:
     Otherwise the next test's first consumer waits for that session, ten seconds long. One broker.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    names = [group.group_id for group in admin.list_consumer_groups().result().valid]
-    if not names:
-        return
-    wait_for(lambda: _described(admin, names) is not None, "a coordinator of each group", 20)  # one may just move
-    described = _described(admin, names) or {}
+    wait_for(lambda: _forgotten(admin, bootstrap), "a coordinator of each group", 60)
+
+
+def _forgotten(admin: AdminClient, bootstrap: str) -> bool:
+    """Whether it could be done: a broker that has just started, or stood still, does not know its groups at once."""
+    try:
+        names = [group.group_id for group in admin.list_consumer_groups().result().valid]
+        described = (
+            {name: found.result() for name, found in admin.describe_consumer_groups(names).items()} if names else {}
+        )
+    except KafkaException:
+        return False
     if members := [(name, member.member_id) for name, group in described.items() for member in group.members]:
         asyncio.run(_leave(bootstrap, members))
-    for deleted in admin.delete_consumer_groups(names).values():
+    for deleted in admin.delete_consumer_groups(names).values() if names else ():
         deleted.exception()  # a reader of the test itself may still be leaving: its offsets are no one's concern
-
-
-def _described(admin: AdminClient, names: list[str]) -> dict[str, Any] | None:
-    """Each group with its members; None while a broker that has just started does not know them yet."""
-    try:
-        return {name: found.result() for name, found in admin.describe_consumer_groups(names).items()}
-    except KafkaException:
-        return None
+    return True
 
 
 async def _leave(bootstrap: str, members: list[tuple[str, str]]) -> None:

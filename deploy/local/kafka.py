@@ -63,7 +63,7 @@ class LocalKafka:
         self._ids = range(1, brokers + 1)
         self._heap_mb = heap_mb
         self._settings = dict(settings or {})
-        self._jvm_options = (*shlex.split(os.environ.get("KAFKA_OPTS", _ONE_COMPILER)), *jvm_options)
+        self._jvm_options = (*_options_of_the_environment(), *jvm_options)
         self._home = home or binaries.home_dir()
         self._announce: binaries.Announce = announce or (lambda _: None)
         self._start_timeout_s = start_timeout_s
@@ -255,7 +255,9 @@ class LocalKafka:
         process.start()
         try:
             if process.wait(self._start_timeout_s) != 0:
-                raise LocalStackError(f"Kafka could not format {folder}: {_reason(log)} (see {log})")
+                raise LocalStackError(
+                    f"Kafka could not format {folder}: {_reason(log) or 'it says no reason'}{self._see(log)}"
+                )
         finally:
             process.kill()
 
@@ -298,8 +300,11 @@ class LocalKafka:
         log = folder / "log" / "server.log"
         what = "is not ready" if self._processes[ended].alive else "ended while starting"
         why = _reason(log) or _reason(folder / "console.log") or f"no answer within {self._start_timeout_s:.0f} s"
-        kept = "" if self._folder is None or self._folder.temporary else f" (see {log})"
-        raise LocalStackError(f"Kafka broker {ended} {what}: {why}{kept}")
+        raise LocalStackError(f"Kafka broker {ended} {what}: {why}{self._see(log)}")
+
+    def _see(self, log: Path) -> str:
+        """Where to read more, if it will still be there."""
+        return "" if self._folder is None or self._folder.temporary else f" (see {log})"
 
     def __enter__(self) -> Self:
         self.start()
@@ -353,6 +358,14 @@ def _archive_path(home: Path, java: str, jars: list[Path]) -> Path:
     return home / f"kafka-classes-{key}.jsa"
 
 
+def _options_of_the_environment() -> list[str]:
+    given = os.environ.get("KAFKA_OPTS", _ONE_COMPILER)
+    try:
+        return shlex.split(given)
+    except ValueError as error:
+        raise LocalStackError(f"KAFKA_OPTS={given} cannot be read: {error}. Mend or unset it") from None
+
+
 def _properties(settings: Mapping[str, str]) -> str:
     """Java's properties format, in which a backslash begins an escape."""
     return "".join(f"{key}={value}\n".replace("\\", "\\\\") for key, value in settings.items())
@@ -367,9 +380,11 @@ def _new_id() -> str:
 
 
 def _reason(log: Path) -> str:
-    """The line of a Kafka log that says why it failed: the last exception, else the last error."""
+    """The line of a Kafka log that says why it failed: the last exception, else the last error, else Java's refusal."""
     lines = file_tail(log, 400).splitlines()
-    for pattern in (r"^(?:Caused by: )?[\w.$]+(?:Exception|Error): .+", r".* (?:ERROR|FATAL) .+", r"^Exception in .+"):
+    refusals = r"^(?:Unrecognized|Unsupported|Invalid|Improperly specified|Missing|Conflicting) .+"
+    exceptions = r"^(?:Caused by: )?[\w.$]+(?:Exception|Error): .+"
+    for pattern in (exceptions, r".* (?:ERROR|FATAL) .+", r"^Exception in .+", refusals, r"^Error: .+"):
         found = [line.strip() for line in lines if re.match(pattern, line)]
         if found:
             return found[-1][:300]

@@ -352,3 +352,9 @@ def test_the_purchase_history_is_the_one_of_the_papers() -> None:
     assert len(rows) == 69_659
     assert len({row[0] for row in rows}) == 23_570
     assert (min(row[1] for row in rows), max(row[1] for row in rows)) == ("19970101", "19980630")
+
+
+def test_java_options_that_java_refuses_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_OPTS", "-XX:NoSuchThing")
+    with pytest.raises(LocalStackError, match=r"Kafka could not format \S+: Unrecognized VM option 'NoSuchThing'$"):
+        LocalKafka().start()

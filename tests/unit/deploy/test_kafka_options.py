@@ -2,6 +2,7 @@
 
 import pytest
 
+from deploy.local import LocalStackError
 from deploy.local.kafka import LocalKafka
 
 
@@ -28,3 +29,9 @@ def test_without_the_variable_one_compiler_works(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("KAFKA_OPTS")
     options = LocalKafka()._java_options([])
     assert [each for each in options if each not in both_compilers] == ["-XX:TieredStopAtLevel=1"]
+
+
+def test_a_variable_that_cannot_be_read_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KAFKA_OPTS", "-Done='not closed")
+    with pytest.raises(LocalStackError, match=r"KAFKA_OPTS=-Done='not closed cannot be read: .* Mend or unset it"):
+        LocalKafka()
