@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import psutil
 
-from benchmarks.orders import order_records
-from cli.lag import PARTITIONS
+from benchmarks.orders import order_records, publish_orders
 from cli.platform import ROOT
 from cli.watch import read_metrics, total
 from deploy.local.folders import free_ports
@@ -25,9 +24,9 @@ from deploy.local.kafka import LocalKafka
 from deploy.local.processes import ServiceProcess
 from domain.features import FEATURE_NAMES
 from domain.rfm_scores import Quintiles
-from schemas.topics import ORDERS, topics
+from schemas.topics import topics
 from services.runtime.bundle import BundleHead, point_to
-from services.runtime.kafka import Item, create_topics, new_producer, send_batches
+from services.runtime.kafka import create_topics
 
 QUINTILES = Quintiles((30, 60, 120, 240), (1, 3, 6, 12), (100, 300, 700, 1500))
 
@@ -40,12 +39,12 @@ def run(customers: int, history_events: int, events: int, chunk_records: int) ->
         psutil.Process(kafka.process().pid).cpu_affinity(others)
         asyncio.run(create_topics(kafka.bootstrap_servers, topics().values()))
         worker = feature_worker(Path(folder), kafka.bootstrap_servers, chunk_records)
-        _publish(kafka.bootstrap_servers, customers, history_events, seed=1)
+        publish_orders(kafka.bootstrap_servers, order_records(customers, history_events, seed=1))
         worker.start()
         _confine(worker, cores[0])
         _wait_processed(worker, history_events)
         worker.stop()
-        _publish(kafka.bootstrap_servers, customers, events, seed=2)
+        publish_orders(kafka.bootstrap_servers, order_records(customers, events, seed=2))
         worker.start()
         _confine(worker, cores[0])
         timed = _wait_processed(worker, events)
@@ -104,26 +103,6 @@ def _confine(worker: ServiceProcess, core: int) -> None:
     process = psutil.Process(worker.pid)
     for one in [process, *process.children(recursive=True)]:
         one.cpu_affinity([core])
-
-
-def _publish(bootstrap_servers: str, customers: int, events: int, seed: int) -> None:
-    async def publish() -> None:
-        producer = new_producer(bootstrap_servers, "clv-bench")
-        await producer.start()
-        try:
-            await producer.client._wait_on_metadata(ORDERS)
-            waiting: list[list[Item]] = [[] for _ in range(PARTITIONS[ORDERS])]
-            for n, (key, value) in enumerate(order_records(customers, events, seed), start=1):
-                partition = producer._partition(ORDERS, None, key, value, key, value)
-                waiting[partition].append((key, value, None, []))
-                if n % 50_000 == 0 or n == events:
-                    for partition, items in enumerate(waiting):
-                        await asyncio.gather(*await send_batches(producer, ORDERS, partition, items))
-                        items.clear()
-        finally:
-            await producer.stop()
-
-    asyncio.run(publish())
 
 
 class Timed(NamedTuple):

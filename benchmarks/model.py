@@ -1,6 +1,8 @@
 """How good the trained model is on a later period of a shop, beside naive and BTYD baselines on the same customers.
 
-Trains on what happened before the cutoff alone, as `./clv train` does, then looks at what really happened after it.
+Trains on what happened before the cutoff alone, as `./clv train` does, then looks at what really happened after it. To
+tell what a wrong total costs from what nobody could have told apart, predictions are also measured as they would be if
+somebody had known afterwards by what factor to multiply them.
 """
 
 import tempfile
@@ -9,14 +11,30 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deploy.local import binaries
 from domain.features import day_of
+from domain.metrics import (
+    calibration_table,
+    decile_mape,
+    mean_absolute_error,
+    midranks,
+    root_mean_squared_error,
+    total_bias,
+)
 from schemas.model_bundle import OUTPUT_NAMES
 from services.inference.model import load_model
-from services.trainer.evaluation import compare
+from services.trainer.evaluation import MODEL, baselines, compare
 from services.trainer.orders_file import read_any, read_cdnow
 from services.trainer.sources.orders import from_table
 from services.trainer.train import train
+
+Floats = NDArray[np.float64]
+
+REFERENCE = "Pareto/NBD + Gamma-Gamma"
+DECILES = 10
 
 
 def run(orders: Path | None, cutoff: date, horizon_days: int, currency: str) -> dict[str, Any]:
@@ -30,7 +48,12 @@ def run(orders: Path | None, cutoff: date, horizon_days: int, currency: str) -> 
     origin = day_of(cutoff)
     history = from_table(table, cutoff + timedelta(days=horizon_days), currency).history
     (held_out,) = history.training_sets([(origin, horizon_days)])
-    outcomes = model.predict(held_out.with_quintiles(model.metadata.quintiles).features)
+    held_out = held_out.with_quintiles(model.metadata.quintiles)
+    outcomes = model.predict(held_out.features)
+    predicted = {MODEL: np.asarray(outcomes.expected_value, dtype=np.float64)}
+    if REFERENCE in (others := baselines(held_out)):
+        predicted[REFERENCE] = others[REFERENCE].value
+    actual = held_out.known_targets.value
     return {
         "cutoff": cutoff.isoformat(),
         "horizon_days": horizon_days,
@@ -38,4 +61,28 @@ def run(orders: Path | None, cutoff: date, horizon_days: int, currency: str) -> 
         "training_seconds": round(seconds, 1),
         "model_version": model.version,
         "metrics": compare(held_out, {name: getattr(outcomes, name) for name in OUTPUT_NAMES}),
+        "in_hindsight": {name: in_hindsight(actual, each) for name, each in predicted.items()},
+    }
+
+
+def in_hindsight(actual: Floats, predicted: Floats) -> dict[str, dict[str, float]]:
+    """MAE, RMSE, bias and decile MAPE of predictions, (n,), times the factor that what came, (n,), shows to be right.
+
+    total: one factor for all; deciles: one for each tenth of the customers by prediction. No model can know them.
+    """
+    rows = calibration_table(actual, predicted, DECILES)
+    factors = [row.actual_mean / row.predicted_mean if row.predicted_mean > 0 else 0.0 for row in rows]
+    decile = np.minimum(((midranks(predicted) - 0.5) / len(predicted) * DECILES).astype(np.int64), DECILES - 1)
+    rescaled = {
+        "total": predicted * (actual.sum() / max(float(predicted.sum()), 1e-9)),
+        "deciles": predicted * np.maximum(np.array(factors)[decile], 0.0),
+    }
+    return {
+        name: {
+            "mae": mean_absolute_error(actual, each),
+            "rmse": root_mean_squared_error(actual, each),
+            "bias": total_bias(actual, each),
+            "decile_mape": decile_mape(actual, each),
+        }
+        for name, each in rescaled.items()
     }

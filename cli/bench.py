@@ -64,16 +64,24 @@ def takeover(
 
 @app.command()
 def training(
-    orders: Annotated[int, typer.Option(help="Orders in the file.", min=1000)] = 1_000_000,
+    orders: Annotated[int, typer.Option(help="Orders.", min=1000)] = 1_000_000,
     customers: Annotated[int, typer.Option(help="Customers, of whom some never order.", min=10)] = 120_000,
     windows: Annotated[int, typer.Option(help="Training sets made of it.", min=1, max=24)] = 10,
     whole: Annotated[bool, typer.Option("--whole", help="To a model with its card, as `./clv train` does.")] = False,
+    source: Annotated[
+        str,
+        typer.Option(help="file; topic: orders not folded yet; states: of a feature worker; mongo: the sink's copy."),
+    ] = "file",
     json_file: JsonFile = None,
 ) -> None:
-    """Seconds and memory from an orders file to training sets, or to a model."""
-    from benchmarks.training import run
+    """Seconds and memory from orders to training sets, or to a model."""
+    from benchmarks.training import Source, run
 
-    _report(run(customers, orders, windows, whole), json_file)
+    try:
+        chosen = Source(source)
+    except ValueError:
+        raise typer.BadParameter(f"{source}: one of {', '.join(Source)}", param_hint="--source") from None
+    _report(run(customers, orders, windows, whole, chosen), json_file)
 
 
 @app.command()
