@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 from rich.console import Console
 
-from cli.demo_data import demo_model, load_demo_data
-from cli.platform import Platform, home
+from cli.demo_data import cdnow_model
+from cli.platform import Platform
 
 SERVICES = ("ingest", "features", "scorer", "sink", "api")
 CUSTOMERS = 50
@@ -32,7 +32,7 @@ def run(orders: int, orders_per_second: float) -> dict[str, Any]:
     def say(text: str) -> None:
         console.print(text)
 
-    models = demo_model(load_demo_data(None, {}, "USD", say), home() / "models", say)
+    models = cdnow_model(say)
     with (
         tempfile.TemporaryDirectory(prefix="clv-bench-") as folder,
         Platform(models, Path(folder), names=SERVICES, usual_ports=False) as platform,

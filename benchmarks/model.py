@@ -18,6 +18,7 @@ from deploy.local import binaries
 from domain.features import day_of
 from domain.metrics import (
     calibration_table,
+    coverage_by_band,
     decile_mape,
     mean_absolute_error,
     midranks,
@@ -27,6 +28,7 @@ from domain.metrics import (
 from schemas.model_bundle import OUTPUT_NAMES
 from services.inference.model import load_model
 from services.trainer.evaluation import MODEL, baselines, compare
+from services.trainer.fitting import Objective
 from services.trainer.orders_file import read_any, read_cdnow
 from services.trainer.sources.orders import from_table
 from services.trainer.train import train
@@ -37,12 +39,14 @@ REFERENCE = "Pareto/NBD + Gamma-Gamma"
 DECILES = 10
 
 
-def run(orders: Path | None, cutoff: date, horizon_days: int, currency: str) -> dict[str, Any]:
+def run(
+    orders: Path | None, cutoff: date, horizon_days: int, currency: str, objective: Objective = "balanced"
+) -> dict[str, Any]:
     """Run the benchmark on CDNOW, or on a file of one's own; returns its figures."""
     table = read_any(orders) if orders else read_cdnow(binaries.cdnow_purchases())
     with tempfile.TemporaryDirectory(prefix="clv-bench-") as folder:
         began = time.perf_counter()
-        bundle = train(from_table(table, cutoff, currency), horizon_days, Path(folder))
+        bundle = train(from_table(table, cutoff, currency), horizon_days, Path(folder), objective=objective)
         seconds = time.perf_counter() - began
         model = load_model(bundle.path, currency)
     origin = day_of(cutoff)
@@ -57,10 +61,21 @@ def run(orders: Path | None, cutoff: date, horizon_days: int, currency: str) -> 
     return {
         "cutoff": cutoff.isoformat(),
         "horizon_days": horizon_days,
+        "objective": objective,
         "customers": len(held_out),
         "training_seconds": round(seconds, 1),
         "model_version": model.version,
         "metrics": compare(held_out, {name: getattr(outcomes, name) for name in OUTPUT_NAMES}),
+        "share_above_p90_by_decile": [
+            round(each.above, 4)
+            for each in coverage_by_band(
+                actual,
+                np.zeros(len(actual)),
+                np.asarray(outcomes.value_p90, dtype=np.float64),
+                predicted[MODEL],
+                DECILES,
+            )
+        ],
         "in_hindsight": {name: in_hindsight(actual, each) for name, each in predicted.items()},
     }
 

@@ -19,9 +19,9 @@ from pymongo import MongoClient
 from rich.console import Console
 
 from benchmarks.http_load import Answer, HttpLoad
-from cli.demo_data import demo_model, load_demo_data
+from cli.demo_data import cdnow_model
 from cli.lag import LagReader
-from cli.platform import Platform, home
+from cli.platform import Platform
 from deploy.local.kafka import LocalKafka
 from schemas.mongo import CUSTOMERS
 from schemas.orders import decode_order
@@ -39,7 +39,7 @@ def run(minutes: float, announce: Console | None = None) -> dict[str, Any]:
     """Run the benchmark; returns its figures. Raises KnownProblem if what was accepted does not arrive."""
     console = announce or Console(stderr=True)
     say = console.print
-    models = demo_model(load_demo_data(None, {}, "USD", say), home() / "models", say)
+    models = cdnow_model(say)
     with tempfile.TemporaryDirectory(prefix="clv-bench-") as folder:
         platform = Platform(
             models, Path(folder), settings={"CLV_FEATURES_CLOCK": "event", "CLV_FEATURES_REFRESH_SECONDS": "0"}

@@ -15,9 +15,9 @@ import psutil
 from rich.console import Console
 
 from benchmarks.orders import public_events
-from cli.demo_data import demo_model, load_demo_data
+from cli.demo_data import cdnow_model
 from cli.lag import LagReader
-from cli.platform import Platform, home
+from cli.platform import Platform
 from cli.publishing import encode_events, publish
 from cli.watch import Samples, Watch, quantile, read_metrics
 
@@ -32,7 +32,7 @@ def run(customers: int, events: int) -> dict[str, Any]:
     def say(text: str) -> None:
         console.print(text)
 
-    models = demo_model(load_demo_data(None, {}, "USD", say), home() / "models", say)
+    models = cdnow_model(say)
     messages = encode_events(public_events(customers, events, seed=1))
     with tempfile.TemporaryDirectory(prefix="clv-bench-") as folder:
         platform = Platform(

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cli.training import ObjectiveName
+
 app = typer.Typer(help="Measure: one feature worker, the whole path, the model.", no_args_is_help=True)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file as JSON.")]
@@ -92,6 +94,7 @@ def model(
     ] = "1997-10-01",
     horizon_days: Annotated[int, typer.Option(help="Days after the cutoff that are predicted and compared.")] = 273,
     currency: Annotated[str, typer.Option(help="Reporting currency, ISO 4217.")] = "USD",
+    objective: Annotated[ObjectiveName, typer.Option(help="As of `./clv train`.")] = ObjectiveName.balanced,
     json_file: JsonFile = None,
 ) -> None:
     """Quality of the model on a period after its training, beside baselines."""
@@ -99,7 +102,7 @@ def model(
 
     from benchmarks.model import run
 
-    _report(run(orders, date.fromisoformat(cutoff), horizon_days, currency), json_file)
+    _report(run(orders, date.fromisoformat(cutoff), horizon_days, currency, objective.value), json_file)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+from cli.platform import home
 from cli.publishing import Event as PublicEvent
 from deploy.local import binaries
 from domain.customer import DAY_MS, Event
@@ -73,6 +74,11 @@ def demo_model(data: DemoData, models_dir: Path, say: Say) -> Path:
     say(f"training on {data.name} before {cutoff.isoformat()}, horizon {horizon_days} days")
     train(from_table(data.table, cutoff, data.currency), horizon_days, folder, _once_each(say))
     return folder
+
+
+def cdnow_model(say: Say, currency: str = "USD") -> Path:
+    """Models folder, in the installation's home, with the demo's model of CDNOW; trained now if there is none."""
+    return demo_model(load_demo_data(None, {}, currency, say), home() / "models", say)
 
 
 def _once_each(say: Say) -> Progress:

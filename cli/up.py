@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.demo import DATABASE, address_lines
-from cli.demo_data import demo_model, load_demo_data
+from cli.demo_data import cdnow_model
 from cli.platform import WITH_PAGES, Platform, home
 from deploy.local.stack import check_named
 from schemas.topics import topics
@@ -25,7 +25,7 @@ def run_until_stopped(console: Console, model: Path | None, currency: str, json_
     work_dir = home() / "up"
     work_dir.mkdir(parents=True, exist_ok=True)
     if model is None:
-        model = demo_model(load_demo_data(None, {}, currency, say), home() / "models", say)
+        model = cdnow_model(say, currency)
         say(
             "predictions come from a model of the CDNOW music shop: train your own with `./clv train`, then --model DIR"
         )

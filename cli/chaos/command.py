@@ -8,8 +8,7 @@ from rich.console import Console
 
 from cli.chaos.report import as_json, show
 from cli.chaos.run import Options, run
-from cli.demo_data import demo_model, load_demo_data
-from cli.platform import home
+from cli.demo_data import cdnow_model
 
 
 def main(options: Options, json_file: Path | None, keep: Path | None = None) -> int:
@@ -19,7 +18,7 @@ def main(options: Options, json_file: Path | None, keep: Path | None = None) -> 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    models = demo_model(load_demo_data(None, {}, "USD", say), home() / "models", say)
+    models = cdnow_model(say)
     with tempfile.TemporaryDirectory(prefix="clv-chaos-", ignore_cleanup_errors=True) as folder:
         outcome = run(options, models, keep or Path(folder), say)
     show(outcome, console)
