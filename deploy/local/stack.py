@@ -21,6 +21,7 @@ from deploy.local.kafka import LocalKafka
 from deploy.local.metadata import cluster_view
 from deploy.local.mongo import LocalMongo
 from deploy.local.processes import STOP_TIMEOUT_S
+from services.runtime.mongo_errors import in_short
 
 KAFKA_VARIABLE = "CLV_KAFKA_BOOTSTRAP_SERVERS"
 MONGO_VARIABLE = "CLV_MONGO_URI"
@@ -146,5 +147,6 @@ def check_mongo(uri: str) -> None:
         with contextlib.closing(client):
             client.admin.command("ping")
     except (PyMongoError, ValueError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise LocalStackError(f"no MongoDB answers at the address in {MONGO_VARIABLE} ({reason}): {remedy}") from None
+        raise LocalStackError(
+            f"no MongoDB answers at the address in {MONGO_VARIABLE} ({in_short(error)}): {remedy}"
+        ) from None

@@ -16,6 +16,7 @@ from services.runtime.http.direct_routes import Handler
 from services.runtime.http.problems import problem_response
 from services.runtime.http.request_ids import request_id_of
 from services.runtime.logs import logger
+from services.runtime.mongo_errors import in_short
 
 _RETRY_AFTER = {"Retry-After": "2"}
 _BODY_BYTES_MAX = 64 * 1024
@@ -51,7 +52,7 @@ def build_app(
 
 async def _mongo_away(request: Request, error: Exception) -> Response:
     """MongoDB does not answer, or not in time; what else it refuses is as little the client's fault."""
-    log.warning("mongo_did_not_answer", problem=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    log.warning("mongo_did_not_answer", problem=f"{type(error).__name__}: {in_short(error)}")
     return problem_response(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "MongoDB did not answer in time: send the same request again",

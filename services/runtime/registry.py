@@ -54,6 +54,7 @@ from services.runtime.bundle import (
     point_to,
     read_metadata,
 )
+from services.runtime.mongo_errors import in_short
 from services.runtime.shutdown import KnownProblem
 
 SELECTION_SECONDS = 3.0
@@ -383,15 +384,11 @@ def _as_problems() -> Iterator[None]:
     except (NoFile, CorruptGridFile) as error:
         raise KnownProblem(f"the registry has lost a file of a bundle: {error}") from None
     except AutoReconnect as error:
-        raise RegistryAway(f"MongoDB does not answer: {_short(error)}") from None
+        raise RegistryAway(f"MongoDB does not answer: {in_short(error)}") from None
     except PyMongoError as error:
         if isinstance(error, DuplicateKeyError):
             raise
-        raise KnownProblem(f"MongoDB refuses: {_short(error)}") from None
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise KnownProblem(f"MongoDB refuses: {in_short(error)}") from None
 
 
 async def with_registry(mongo_uri: str, database: str, work: Callable[[Registry], Awaitable[_Done]]) -> _Done:

@@ -40,6 +40,7 @@ from schemas.mongo import (
 )
 from services.runtime import telemetry
 from services.runtime.logs import logger
+from services.runtime.mongo_errors import in_short
 from services.runtime.shutdown import KnownProblem
 from services.sink.documents import ChallengerPlan, ChallengerWrite, Plan, Write
 from services.sink.letters import CLOCK_SKEW, Found, Kept, bulks, named_in_bytes
@@ -359,8 +360,8 @@ def as_away(error: PyMongoError) -> Exception:
     passing = isinstance(error, AutoReconnect | ExecutionTimeout | WTimeoutError | WriteConcernError)
     labels = ("RetryableWriteError", "TransientTransactionError", "UnknownTransactionCommitResult")
     if passing or code in _PASSING or any(map(error.has_error_label, labels)):
-        return MongoAway(" ".join(str(error).split())[:300])
-    return KnownProblem(f"MongoDB refuses: {' '.join(str(error).split())[:300]}")
+        return MongoAway(in_short(error))
+    return KnownProblem(f"MongoDB refuses: {in_short(error)}")
 
 
 async def primary_answers(client: "AsyncIOMotorClient[Any]") -> str | None:
@@ -368,5 +369,5 @@ async def primary_answers(client: "AsyncIOMotorClient[Any]") -> str | None:
     try:
         await client.admin.command("ping")
     except PyMongoError as error:
-        return f"no MongoDB primary answers: {' '.join(str(error).split())[:150]}"
+        return f"no MongoDB primary answers: {in_short(error)}"
     return None

@@ -7,6 +7,7 @@ from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
 
 from domain.features import day_of
 from schemas.mongo import CUSTOMER_STATES, STATES_WITH_ROW
+from services.runtime.mongo_errors import in_short, without_password
 from services.runtime.shutdown import KnownProblem
 from services.trainer.history import History
 from services.trainer.progress import Progress, silent
@@ -39,8 +40,7 @@ def from_mongo(uri: str, database: str, cutoff: date, currency: str, progress: P
         with client:
             _read(client, database, rows, progress)
     except PyMongoError as error:
-        problem = str(error).partition(" (configured")[0].partition(",")[0][:200]
-        raise KnownProblem(f"MongoDB at {_without_password(uri)}: {problem}") from None
+        raise KnownProblem(f"MongoDB at {without_password(uri)}: {in_short(error)}") from None
     history = History(rows.customers(progress), cutoff_day, minor_per_major)
     return TrainingData(f"{database}.{CUSTOMER_STATES}", currency, history, rows.rejected)
 
@@ -56,8 +56,3 @@ def _read(client: "MongoClient[dict[str, bytes]]", database: str, rows: KnownRow
         if done % _TELL_EVERY_ROWS == 0:
             progress("rows read", done, max(done, total))
     progress("rows read", done, done)
-
-
-def _without_password(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
