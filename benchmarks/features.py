@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 import msgspec
 import psutil
 
-from benchmarks.orders import order_records, publish_orders
+from benchmarks.orders import order_records
 from cli.platform import ROOT
+from cli.publishing import publish
 from cli.watch import read_metrics, total
 from deploy.local.folders import free_ports
 from deploy.local.kafka import LocalKafka
 from deploy.local.processes import ServiceProcess
 from domain.features import FEATURE_NAMES
 from domain.rfm_scores import Quintiles
-from schemas.topics import topics
+from schemas.topics import ORDERS, topics
 from services.runtime.bundle import BundleHead, point_to
 from services.runtime.kafka import create_topics
 
@@ -39,12 +40,12 @@ def run(customers: int, history_events: int, events: int, chunk_records: int) ->
         psutil.Process(kafka.process().pid).cpu_affinity(others)
         asyncio.run(create_topics(kafka.bootstrap_servers, topics().values()))
         worker = feature_worker(Path(folder), kafka.bootstrap_servers, chunk_records)
-        publish_orders(kafka.bootstrap_servers, order_records(customers, history_events, seed=1))
+        _publish(kafka.bootstrap_servers, customers, history_events, seed=1)
         worker.start()
         _confine(worker, cores[0])
         _wait_processed(worker, history_events)
         worker.stop()
-        publish_orders(kafka.bootstrap_servers, order_records(customers, events, seed=2))
+        _publish(kafka.bootstrap_servers, customers, events, seed=2)
         worker.start()
         _confine(worker, cores[0])
         timed = _wait_processed(worker, events)
@@ -103,6 +104,10 @@ def _confine(worker: ServiceProcess, core: int) -> None:
     process = psutil.Process(worker.pid)
     for one in [process, *process.children(recursive=True)]:
         one.cpu_affinity([core])
+
+
+def _publish(bootstrap_servers: str, customers: int, events: int, seed: int) -> None:
+    asyncio.run(publish(bootstrap_servers, order_records(customers, events, seed), topic=ORDERS))
 
 
 class Timed(NamedTuple):

@@ -14,20 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.shops import REFERENCE
 from deploy.local import binaries
 from domain.features import day_of
 from domain.metrics import (
+    band_of,
     calibration_table,
     coverage_by_band,
     decile_mape,
     mean_absolute_error,
-    midranks,
     root_mean_squared_error,
     total_bias,
 )
 from schemas.model_bundle import OUTPUT_NAMES
 from services.inference.model import load_model
-from services.trainer.evaluation import MODEL, baselines, compare
+from services.trainer.evaluation import MODEL, guesses, measure
 from services.trainer.fitting import Objective
 from services.trainer.orders_file import read_any, read_cdnow
 from services.trainer.sources.orders import from_table
@@ -35,7 +36,6 @@ from services.trainer.train import train
 
 Floats = NDArray[np.float64]
 
-REFERENCE = "Pareto/NBD + Gamma-Gamma"
 DECILES = 10
 
 
@@ -54,10 +54,8 @@ def run(
     (held_out,) = history.training_sets([(origin, horizon_days)])
     held_out = held_out.with_quintiles(model.metadata.quintiles)
     outcomes = model.predict(held_out.features)
-    predicted = {MODEL: np.asarray(outcomes.expected_value, dtype=np.float64)}
-    if REFERENCE in (others := baselines(held_out)):
-        predicted[REFERENCE] = others[REFERENCE].value
-    actual = held_out.known_targets.value
+    found = guesses(held_out, {name: getattr(outcomes, name) for name in OUTPUT_NAMES})
+    targets = held_out.known_targets
     return {
         "cutoff": cutoff.isoformat(),
         "horizon_days": horizon_days,
@@ -65,18 +63,16 @@ def run(
         "customers": len(held_out),
         "training_seconds": round(seconds, 1),
         "model_version": model.version,
-        "metrics": compare(held_out, {name: getattr(outcomes, name) for name in OUTPUT_NAMES}),
+        "metrics": {name: measure(targets, guess) for name, guess in found.items()},
         "share_above_p90_by_decile": [
             round(each.above, 4)
             for each in coverage_by_band(
-                actual,
-                np.zeros(len(actual)),
-                np.asarray(outcomes.value_p90, dtype=np.float64),
-                predicted[MODEL],
-                DECILES,
+                targets.value, outcomes.value_p10, outcomes.value_p90, outcomes.expected_value, DECILES
             )
         ],
-        "in_hindsight": {name: in_hindsight(actual, each) for name, each in predicted.items()},
+        "in_hindsight": {
+            name: in_hindsight(targets.value, found[name].value) for name in (MODEL, REFERENCE) if name in found
+        },
     }
 
 
@@ -87,10 +83,9 @@ def in_hindsight(actual: Floats, predicted: Floats) -> dict[str, dict[str, float
     """
     rows = calibration_table(actual, predicted, DECILES)
     factors = [row.actual_mean / row.predicted_mean if row.predicted_mean > 0 else 0.0 for row in rows]
-    decile = np.minimum(((midranks(predicted) - 0.5) / len(predicted) * DECILES).astype(np.int64), DECILES - 1)
     rescaled = {
         "total": predicted * (actual.sum() / max(float(predicted.sum()), 1e-9)),
-        "deciles": predicted * np.maximum(np.array(factors)[decile], 0.0),
+        "deciles": predicted * np.maximum(np.array(factors)[band_of(predicted, DECILES)], 0.0),
     }
     return {
         name: {

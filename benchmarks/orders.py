@@ -1,20 +1,13 @@
 """Orders for benchmarks: many customers with some history each, reproducible by seed."""
 
-import asyncio
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from aiokafka import AIOKafkaProducer
-
-from cli.lag import PARTITIONS
 from domain.customer import DAY_MS
 from schemas.orders import OrderRecord, Placed, Refunded, encode_order
-from schemas.topics import ORDERS
-from services.runtime.kafka import Item, new_producer, send_batches
 
 FIRST_DAY = 18_000
 YEARS = 2
-_SEND_RECORDS = 50_000
 
 
 def order_records(customers: int, events: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
@@ -73,32 +66,3 @@ def _iso(day: int) -> str:
     from domain.features import date_of
 
     return date_of(day).isoformat()
-
-
-def publish_orders(bootstrap_servers: str, records: Iterable[tuple[bytes, bytes]]) -> int:
-    """Write (key, value) records to `orders`, each customer's in order, all acknowledged; returns how many."""
-
-    async def publish() -> int:
-        producer = new_producer(bootstrap_servers, "clv-bench")
-        await producer.start()
-        try:
-            await producer.client._wait_on_metadata(ORDERS)
-            waiting: list[list[Item]] = [[] for _ in range(PARTITIONS[ORDERS])]
-            sent = 0
-            for sent, (key, value) in enumerate(records, start=1):
-                partition = producer._partition(ORDERS, None, key, value, key, value)
-                waiting[partition].append((key, value, None, []))
-                if sent % _SEND_RECORDS == 0:
-                    await _flush(producer, waiting)
-            await _flush(producer, waiting)
-            return sent
-        finally:
-            await producer.stop()
-
-    return asyncio.run(publish())
-
-
-async def _flush(producer: AIOKafkaProducer, waiting: list[list[Item]]) -> None:
-    for partition, items in enumerate(waiting):
-        await asyncio.gather(*await send_batches(producer, ORDERS, partition, items))
-        items.clear()

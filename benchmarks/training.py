@@ -20,8 +20,8 @@ import numpy as np
 from pymongo import MongoClient
 
 from benchmarks.features import feature_worker
-from benchmarks.orders import publish_orders
 from cli.platform import ROOT
+from cli.publishing import publish
 from cli.watch import read_metrics, total
 from deploy.local.folders import free_ports
 from deploy.local.kafka import LocalKafka
@@ -31,7 +31,7 @@ from domain.customer import DAY_MS
 from domain.features import date_of, day_of
 from schemas.mongo import CUSTOMER_STATES
 from schemas.orders import Placed, Refunded, encode_order
-from schemas.topics import topics
+from schemas.topics import ORDERS, topics
 from services.runtime.kafka import create_topics
 from services.trainer.sources import TrainingData
 from services.trainer.sources.mongo import from_mongo
@@ -111,7 +111,7 @@ def _there(source: Source, folder: Path, customers: int, orders: int) -> Iterato
     with ExitStack() as stack:
         servers = stack.enter_context(LocalKafka()).bootstrap_servers
         asyncio.run(create_topics(servers, topics().values()))
-        records = publish_orders(servers, _messages(customers, orders))
+        records = asyncio.run(publish(servers, _messages(customers, orders), topic=ORDERS))
         if source is Source.TOPIC:
             yield servers
             return

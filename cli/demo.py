@@ -175,7 +175,7 @@ class Demo:
         progress: Progress,
         live: Live | None,
         lag: LagReader,
-        publishing: "asyncio.Task[None] | None",
+        publishing: "asyncio.Task[int] | None",
     ) -> None:
         """Show what happens until everything published has come to its end in MongoDB."""
         told = time.monotonic()

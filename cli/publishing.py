@@ -1,7 +1,8 @@
-"""Publishing events to customer-events as an upstream team would: acknowledged, in the order they happened."""
+"""Publishing as an upstream team would: acknowledged, each customer's events in the order they happened."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 from schemas.topics import CUSTOMER_EVENTS
 from services.runtime.kafka import Item, new_producer, send_batches
@@ -23,33 +24,36 @@ def _key(event: Event) -> bytes:
 
 async def publish(
     bootstrap_servers: str,
-    messages: Sequence[tuple[bytes, bytes]],
+    messages: Iterable[tuple[bytes, bytes]],
     done: Callable[[int], None] = lambda _: None,
     *,
+    topic: str = CUSTOMER_EVENTS,
     batch_events: int = BATCH_EVENTS,
     pause_seconds: float = 0.0,
-) -> None:
-    """Publish messages in order, spread over the partitions by customer; returns once all are acknowledged.
+) -> int:
+    """Publish messages in order, spread over the partitions by customer; returns how many, once all are acknowledged.
 
     done: told how many are acknowledged by now. batch_events are published at once, with a pause after each batch.
     """
     producer = new_producer(bootstrap_servers, "clv-publisher")
     await producer.start()
     try:
-        partitions = sorted(await producer.partitions_for(CUSTOMER_EVENTS))
-        for start in range(0, len(messages), batch_events):
+        partitions = sorted(await producer.partitions_for(topic))
+        waiting, sent = iter(messages), 0
+        while batch := list(islice(waiting, batch_events)):
             by_partition: dict[int, list[Item]] = {partition: [] for partition in partitions}
-            batch = messages[start : start + batch_events]
             for key, value in batch:
-                partition = producer._partition(CUSTOMER_EVENTS, None, key, value, key, value)
+                partition = producer._partition(topic, None, key, value, key, value)
                 by_partition[partition].append((key, value, None, []))
             sends = [
                 future
                 for partition, items in by_partition.items()
-                for future in await send_batches(producer, CUSTOMER_EVENTS, partition, items)
+                for future in await send_batches(producer, topic, partition, items)
             ]
             await asyncio.gather(*sends)
-            done(start + len(batch))
+            sent += len(batch)
+            done(sent)
             await asyncio.sleep(pause_seconds)
+        return sent
     finally:
         await producer.stop()

@@ -70,6 +70,14 @@ def midranks(values: ArrayLike) -> FloatArray:
     return np.asarray((last - (size - 1) / 2)[group], dtype=np.float64)
 
 
+def band_of(predicted: ArrayLike, bands: int = 10) -> NDArray[np.int64]:
+    """Which of `bands` equally large parts of the customers, by rising prediction, each is in: from 0, shape (n,).
+
+    Customers with one prediction are in one band together."""
+    ranks = midranks(predicted)
+    return np.minimum(((ranks - 0.5) / len(ranks) * bands).astype(np.int64), bands - 1)
+
+
 def spearman(actual: ArrayLike, predicted: ArrayLike) -> float:
     """Pearson correlation of midranks: ties share their mean rank. NaN where one side is constant."""
     truth, guess = _pair(actual, predicted)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.metrics import mean_absolute_error, midranks, root_mean_squared_error
+from domain.metrics import band_of, mean_absolute_error, root_mean_squared_error
 
 Floats = NDArray[np.float64]
 
@@ -92,7 +92,7 @@ def fit_log_factors(samples: Sequence[Sample], persistence: float = PERSISTENCE)
     """
     came, expected, customers = np.zeros(BANDS), np.zeros(BANDS), np.zeros(BANDS)
     for each, weight in zip(samples, _weights(samples) * len(samples), strict=True):
-        band = np.minimum(((midranks(each.predicted) - 0.5) / len(each.predicted) * BANDS).astype(np.int64), BANDS - 1)
+        band = band_of(each.predicted, BANDS)
         came += weight * np.bincount(band, each.happened, BANDS)
         expected += weight * np.bincount(band, each.predicted, BANDS)
         customers += np.bincount(band, each.happened > 0, BANDS)

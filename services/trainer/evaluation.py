@@ -117,8 +117,11 @@ def baselines(held_out: TrainingSet) -> dict[str, Guess]:
     return found
 
 
+def guesses(held_out: TrainingSet, outputs: Mapping[str, Floats]) -> dict[str, Guess]:
+    """The model's and each baseline's, by name."""
+    return {MODEL: model_guess(outputs), **baselines(held_out)}
+
+
 def compare(held_out: TrainingSet, outputs: Mapping[str, Floats]) -> dict[str, Any]:
     """measure() of the model and of each baseline, by name."""
-    targets = held_out.known_targets
-    found = {MODEL: measure(targets, model_guess(outputs))}
-    return found | {name: measure(targets, guess) for name, guess in baselines(held_out).items()}
+    return {name: measure(held_out.known_targets, guess) for name, guess in guesses(held_out, outputs).items()}
