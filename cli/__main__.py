@@ -137,11 +137,14 @@ def chaos(
 def test(
     context: typer.Context,
     fast: Annotated[bool, typer.Option("--fast", help="Only what needs no server: under two minutes.")] = False,  # noqa: PT028
+    everything: Annotated[bool, typer.Option("--all", help="What takes a minute by itself too, as CI does.")] = False,  # noqa: PT028
 ) -> None:
     """Run the checks and tests. What follows goes to pytest."""
-    from cli.testing import run_tests
+    from cli.testing import Tier, run_tests
 
-    sys.exit(run_tests(fast, context.args))
+    if fast and everything:
+        raise KnownProblem("--fast and --all exclude each other")
+    sys.exit(run_tests(Tier.FAST if fast else Tier.ALL if everything else Tier.USUAL, context.args))
 
 
 @app.command()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from enum import Enum
 from typing import NamedTuple
 
 from cli.platform import ROOT
@@ -41,28 +42,37 @@ CHECKS = (
 )
 # Takes most of a minute in a fresh folder, on one core: everything else runs meanwhile.
 TYPES = Check("types", ("mypy", "--no-error-summary"))
-# Much of the time goes into waiting for servers and for session timeouts, so two files run at a time, each with servers
-# of its own. They begin with those that take longest (tests/conftest.py), not with those of most tests, as is the
-# default: one worker would be left alone with the chaos tests at the end.
-PARALLEL = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+# Files run side by side, each with servers of its own. They begin with those that take longest (tests/conftest.py),
+# not with those of most tests, as is the default: one worker would be left alone with the chaos tests at the end.
+PARALLEL = ("--dist", "loadfile", "--no-loadscope-reorder")
 SPARING = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# A plugin takes seconds to load in each process, and is for tests with servers.
-FAST = (
-    "-p",
-    "no:schemathesis",
-    "tests/unit",
-    "tests/properties",
-    "tests/contract",
-    "tests/test_tidy.py",
-    "-m",
-    "not (integration or e2e or slow)",
-)
+
+
+class Tier(Enum):
+    """How much is tested: pytest's arguments."""
+
+    # A plugin takes seconds to load in each process, and is for tests with servers.
+    FAST = (
+        "-n",
+        "2",
+        "-p",
+        "no:schemathesis",
+        "tests/unit",
+        "tests/properties",
+        "tests/contract",
+        "tests/test_tidy.py",
+        "-m",
+        "not (integration or e2e or slow)",
+    )
+    # Much of the time goes into waiting for servers and for session timeouts: three files keep two cores busy.
+    USUAL = ("-n", "3", "-m", "not long")
+    ALL = ("-n", "3")
 
 
 def _environment(fast: bool) -> dict[str, str]:
     """Of the tests, which start hundreds of processes: each would otherwise compile all that it imports anew.
 
-    Who wants no bytecode beside the code still gets none. One thread each for OpenMP and BLAS: two workers have two
+    Who wants no bytecode beside the code still gets none. One thread each for OpenMP and BLAS: the workers share two
     cores, and threads that wait for one another there spin most of the time away.
     """
     kept = {**SPARING, **({"CLV_TEST_FAST": "true"} if fast else {}), **os.environ}
@@ -71,9 +81,9 @@ def _environment(fast: bool) -> dict[str, str]:
     return kept
 
 
-def run_tests(fast: bool, arguments: list[str]) -> int:
+def run_tests(tier: Tier, arguments: list[str]) -> int:
     """Run the checks, and pytest with further arguments; the first exit code that is not 0, else 0."""
-    if not fast:
+    if tier is not Tier.FAST:
         subprocess.run([ROOT / "deploy" / "packages" / "install.sh"], check=False)  # says itself what it could not do
     types = TYPES.start()
     try:
@@ -84,9 +94,9 @@ def run_tests(fast: bool, arguments: list[str]) -> int:
             print(f"{check.name} ok ({time.perf_counter() - began:.1f} s)", flush=True)
         print(f"{TYPES.name} are checked while the tests run", flush=True)
         tests = subprocess.run(
-            [sys.executable, "-m", "pytest", *PARALLEL, *(FAST if fast else ()), *arguments],
+            [sys.executable, "-m", "pytest", *PARALLEL, *tier.value, *arguments],
             cwd=ROOT,
-            env=_environment(fast),
+            env=_environment(tier is Tier.FAST),
             check=False,
         )
         return TYPES.end(types) or tests.returncode

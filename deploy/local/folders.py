@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import random
+import re
 import shutil
 import socket
 import tempfile
@@ -18,6 +19,8 @@ from deploy.local.errors import LocalStackError
 # Below the range from which the kernel takes the local ports of outgoing connections (32768 and up): one of those could
 # be taken by any client while its server is down for a moment, in a restart.
 _PORTS = range(20_000, 32_000)
+PORTS_VARIABLE = "CLV_LOCAL_PORTS"
+"""Environment variable with other ports to take from: "20000-20999"."""
 _TEMPORARY_PREFIX = "clv-local-"
 _LOCK_NAME = ".in-use"
 
@@ -91,14 +94,27 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int, avoid: Iterable[int] = ()) -> list[int]:
-    """`count` different TCP ports of 127.0.0.1 that are free now. Another process may still take them first."""
-    taken = set(avoid)
+    """`count` different TCP ports of 127.0.0.1 that are free now. Another process may still take them first.
+
+    Raises LocalStackError if there are none, or $CLV_LOCAL_PORTS is not a range of ports.
+    """
+    taken, candidates = set(avoid), _candidates()
     ports: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
+    for port in random.sample(candidates, len(candidates)):
         if len(ports) == count:
             break
         if port not in taken and is_free(port):
             ports.append(port)
     if len(ports) < count:
-        raise LocalStackError(f"no free TCP port between {_PORTS.start} and {_PORTS.stop - 1} on 127.0.0.1")
+        raise LocalStackError(f"no free TCP port between {candidates.start} and {candidates.stop - 1} on 127.0.0.1")
     return ports
+
+
+def _candidates() -> range:
+    given = os.environ.get(PORTS_VARIABLE)
+    if not given:
+        return _PORTS
+    found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", given)
+    if not found or not 0 < int(found[1]) <= int(found[2]) < 1 << 16:
+        raise LocalStackError(f"{PORTS_VARIABLE}={given} is not a range of ports such as 20000-20999: mend or unset it")
+    return range(int(found[1]), int(found[2]) + 1)

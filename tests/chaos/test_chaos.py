@@ -56,6 +56,7 @@ def test_nothing_is_lost_or_counted_twice_under_eight_faults(cdnow_models: Path,
     assert min(compared["states"], compared["predictions"], compared["customer_documents"]) > 250
 
 
+@pytest.mark.long
 def test_workers_killed_before_their_first_commit_count_nothing_twice(cdnow_models: Path, tmp_path: Path):
     faults = [Fault(number, 3.0, Kind.KILL_FEATURES, (worker,)) for number, worker in enumerate(WORKERS)]
     settings = {"CLV_FEATURES_COMMIT_SECONDS": "15"}
@@ -80,6 +81,7 @@ def sabotaged(sabotage: str, settings: dict[str, str], kills: list[tuple[float, 
     )
 
 
+@pytest.mark.long
 def test_a_worker_without_its_replay_guard_is_found_to_count_twice(cdnow_models: Path, tmp_path: Path):
     options = sabotaged("--replay-guard-off", {"CLV_FEATURES_COMMIT_SECONDS": "30"}, [(1.0, 0.2), (1.0, 0.3)])
     findings = harness(cdnow_models, tmp_path, options).findings
@@ -87,6 +89,7 @@ def test_a_worker_without_its_replay_guard_is_found_to_count_twice(cdnow_models:
     assert findings.counts[Wrong.LOST] == 0
 
 
+@pytest.mark.long
 def test_a_worker_that_commits_early_is_found_to_lose_events(cdnow_models: Path, tmp_path: Path):
     early = {"CLV_FEATURES_COMMIT_SECONDS": "0.02", "CLV_FEATURES_CHUNK_RECORDS": "10000"}
     kills = [(1.0, 0.7), (1.0, 1.0), (9.0, 0.7), (9.0, 1.0)]  # a chunk takes two seconds there

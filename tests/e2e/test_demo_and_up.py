@@ -72,6 +72,7 @@ def test_the_demo_takes_the_users_own_file_and_leaves_nothing_behind(tmp_path):
     assert processes_with("DEMO_OF_TEST", mark) == []
 
 
+@pytest.mark.long
 def test_the_demo_runs_twice_on_servers_named_in_the_environment(tmp_path, kafka, mongo, topics, cdnow_slice):
     few = cdnow_slice.read_text().splitlines()[:600]
     (tmp_path / "few.txt").write_text("\n".join(few) + "\n")

@@ -79,6 +79,7 @@ def test_on_cdnow_one_customer_in_ten_spends_more_than_value_p90_overall_and_in_
 @pytest.mark.parametrize(
     "shop", [Shop("wholesale", 5000, 2.0, 180), Shop("seasonal", 1200, 2.0, 180)], ids=["wholesale", "seasonal"]
 )
+@pytest.mark.long
 def test_on_shops_with_refunds_wholesale_buyers_and_seasons_it_wins_on_every_measure(shop: Shop) -> None:
     (found,) = run(11, (shop,))["by_shop"].values()
     assert set(found["won"]) == set(MEASURES), (found["model"], found["reference"])

@@ -20,6 +20,7 @@ from services.trainer.profile.candidates import NETWORK, PRODUCT, ensembles
 from services.trainer.profile.table import ProfileTable, Split, generated_shop, generated_table, split_customers
 from services.trainer.profile.writer import candidate_file
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 CUSTOMERS, YEARS, SEED = 20_000, 3, 11
 R_SQUARED_MIN = 0.9999

@@ -137,6 +137,7 @@ def test_scores_are_those_of_the_bundle_for_every_customer(shop: Shop, held_out:
     assert lowest_high >= max(float(row["expected_value"]) for row in rows if row["segment"] == "medium_high_value")
 
 
+@pytest.mark.long
 def test_what_happens_after_the_cutoff_does_not_change_the_model(shop: Shop) -> None:
     """The same orders as Parquet, without anything from the cutoff on, under other names: the same version."""
     kept = [row for row in shop.table.rows() if row.occurred_at < CUTOFF.isoformat()]

@@ -117,6 +117,7 @@ def cache(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_it_installs_once_then_again_only_for_another_lock(tree: Path, cache: dict[str, str]) -> None:
     first = run(tree, "x", **cache)
     assert seen(first)[3] is False
@@ -135,6 +136,7 @@ def test_it_installs_once_then_again_only_for_another_lock(tree: Path, cache: di
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_what_an_interrupt_left_is_made_anew(tree: Path, cache: dict[str, str]) -> None:
     (tree / ".venv" / "bin").mkdir(parents=True)
     (tree / ".venv" / ".clv-unfinished").touch()
@@ -144,6 +146,7 @@ def test_what_an_interrupt_left_is_made_anew(tree: Path, cache: dict[str, str]) 
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_two_at_once_install_once(tree: Path, cache: dict[str, str]) -> None:
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda word: run(tree, word, **cache), ["a", "b"]))
@@ -152,12 +155,14 @@ def test_two_at_once_install_once(tree: Path, cache: dict[str, str]) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_without_uv_pip_installs_the_same(tree: Path, cache: dict[str, str]) -> None:
     (tree / "locks" / "bootstrap.txt").write_text("uv==0.0.0 --hash=sha256:" + "0" * 64 + "\n")
     assert seen(run(tree, "test", **cache))[3] is True
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_a_package_that_does_not_match_its_hash_is_refused(tree: Path, cache: dict[str, str]) -> None:
     lock = tree / "locks" / "cli.txt"
     lock.write_text(re.sub(r"sha256:\w{64}", "sha256:" + "0" * 64, lock.read_text()))

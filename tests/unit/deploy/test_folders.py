@@ -85,6 +85,20 @@ def test_a_port_on_which_somebody_listens_is_not_free() -> None:
 def test_running_out_of_ports_is_said(monkeypatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        monkeypatch.setattr(folders, "_PORTS", range(port, port + 1))
-        with pytest.raises(LocalStackError, match="no free TCP port"):
+        monkeypatch.setenv("CLV_LOCAL_PORTS", f"{port}-{port}")
+        with pytest.raises(LocalStackError, match=f"no free TCP port between {port} and {port} "):
             free_ports(1)
+
+
+def test_ports_are_taken_from_where_it_is_told(monkeypatch) -> None:
+    monkeypatch.setenv("CLV_LOCAL_PORTS", "19000-19999")
+    assert all(19_000 <= port < 20_000 for port in free_ports(30))
+    monkeypatch.delenv("CLV_LOCAL_PORTS")
+    assert all(20_000 <= port < 32_000 for port in free_ports(30))
+
+
+@pytest.mark.parametrize("given", ["20000", "20999-20000", "0-10", "1-70000", "a-b", "20000-20999-"])
+def test_what_is_no_range_of_ports_is_said(monkeypatch, given: str) -> None:
+    monkeypatch.setenv("CLV_LOCAL_PORTS", given)
+    with pytest.raises(LocalStackError, match=f"CLV_LOCAL_PORTS={given} is not a range of ports"):
+        free_ports(1)

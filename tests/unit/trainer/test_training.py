@@ -59,6 +59,7 @@ def test_six_hundred_customers_fall_back_visibly(bundle_of_600: TrainedBundle) -
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_enough_history_trains_and_tests_corrections_too(tmp_path: Path) -> None:
     bundle = trained(tmp_path, shop(800, 400), 400, 40)
     choices = bundle.metadata["choices"]
@@ -165,6 +166,7 @@ def test_windows_of_the_past_end_by_the_cutoff_and_have_history_before_them(peri
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_totals_add_up_where_they_are_asked_for(tmp_path: Path) -> None:
     data = from_table(table(shop(800, 300)), FIRST_DAY + timedelta(days=300), "USD")
     totals = train(data, 90, tmp_path / "totals", objective="totals").metadata
@@ -189,6 +191,7 @@ def expected_total(folder: Path, rows: list[dict[str, str]], days: int, horizon_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_shop_that_refunds_everything_is_expected_to_bring_little(tmp_path: Path) -> None:
     rows = shop(200, 200)
     kept = expected_total(tmp_path / "kept", rows, 200, 90)

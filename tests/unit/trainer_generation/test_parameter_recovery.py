@@ -18,7 +18,7 @@ from domain.rfm_scores import Quintiles
 from services.trainer.generation import Shop, generate, preset
 from services.trainer.judged_rows import domain_events
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SEEDS = (1, 2, 3, 4)
 FIT = {"pareto": fit_pareto_nbd, "bg": fit_bg_nbd}

@@ -1,0 +1,36 @@
+"""`./clv test` in three sizes: nothing that has a test is left out of all of them, and CI runs the largest."""
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import testing
+from cli.__main__ import app
+from cli.testing import Tier
+from services.runtime.shutdown import KnownProblem
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tier"), [([], Tier.USUAL), (["--fast"], Tier.FAST), (["--all"], Tier.ALL), (["-k", "x"], Tier.USUAL)]
+)
+def test_the_options_choose_what_runs(monkeypatch, arguments: list[str], tier: Tier) -> None:
+    ran: list[tuple[Tier, list[str]]] = []
+
+    def run_tests(tier: Tier, given: list[str]) -> int:
+        ran.append((tier, given))
+        return 3
+
+    monkeypatch.setattr(testing, "run_tests", run_tests)
+    done = CliRunner().invoke(app, ["test", *arguments])
+    assert done.exit_code == 3
+    assert ran == [(tier, [each for each in arguments if each not in ("--fast", "--all")])]
+
+
+def test_two_sizes_at_once_are_refused() -> None:
+    done = CliRunner().invoke(app, ["test", "--fast", "--all"])
+    assert isinstance(done.exception, KnownProblem)
+
+
+def test_ci_leaves_nothing_out() -> None:
+    assert "\n./clv test --all\n" in (ROOT / ".ci" / "run").read_text()
+    assert not {"-m", "-k", "--deselect", "--ignore"} & set(Tier.ALL.value)
