@@ -28,6 +28,7 @@ from domain.rfm_scores import Quintiles
 from schemas.topics import ORDERS, topics
 from services.runtime.bundle import BundleHead, point_to
 from services.runtime.kafka import create_topics
+from services.runtime.shutdown import KnownProblem
 
 QUINTILES = Quintiles((30, 60, 120, 240), (1, 3, 6, 12), (100, 300, 700, 1500))
 
@@ -51,6 +52,8 @@ def run(customers: int, history_events: int, events: int, chunk_records: int) ->
         timed = _wait_processed(worker, events)
         worker.stop()
     counted = events - timed.records_before
+    if not counted:
+        raise KnownProblem(f"{events:,} events were folded before the clock could start: time more (--events)")
     return {
         "customers": customers,
         "history_events": history_events,

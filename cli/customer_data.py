@@ -20,7 +20,7 @@ from schemas.customer_rows import OWN_PREFIX, Row, decode_row
 from schemas.dead_letters import DeadLetter, from_record
 from schemas.named_customers import contains, holds
 from schemas.personal_data import Find, Place, topic_places
-from services.runtime.mongo_errors import in_short, without_password
+from services.runtime.mongo_errors import at
 from services.runtime.shutdown import KnownProblem
 from services.sink.mongo import connect
 from services.sink.settings import SinkSettings
@@ -172,7 +172,7 @@ async def mongo(servers: Servers) -> AsyncIterator["AsyncIOMotorDatabase[Any]"]:
     try:
         yield client[servers.mongo_database]
     except PyMongoError as error:
-        raise KnownProblem(f"MongoDB at {without_password(servers.mongo_uri)}: {in_short(error)}") from None
+        raise KnownProblem(at(servers.mongo_uri, error)) from None
     finally:
         client.close()
 

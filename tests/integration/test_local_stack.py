@@ -311,6 +311,7 @@ def test_no_server_outlives_a_parent_that_is_killed(last_words: str) -> None:
     DataFolder(None, "test").release()  # deletes what the killed one could not
 
 
+@pytest.mark.long
 def test_three_brokers_lose_nothing_when_one_is_killed() -> None:
     with LocalKafka(brokers=3, heap_mb=256) as kafka:
         assert len(kafka.bootstrap_servers.split(",")) == 3

@@ -33,7 +33,9 @@ def settings_of(admin: AdminClient, topic: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("brokers", "replicas", "in_sync"), [(1, 1, "1"), (3, 3, "2")])
+@pytest.mark.parametrize(
+    ("brokers", "replicas", "in_sync"), [(1, 1, "1"), pytest.param(3, 3, "2", marks=pytest.mark.long)]
+)
 def test_any_one_broker_can_be_lost_where_there_are_three(brokers: int, replicas: int, in_sync: str):
     careless = {"default.replication.factor": "1", "min.insync.replicas": "1"}
     with LocalKafka(brokers=brokers, heap_mb=256, settings=careless) as kafka:

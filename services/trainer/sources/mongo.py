@@ -7,7 +7,7 @@ from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
 
 from domain.features import day_of
 from schemas.mongo import CUSTOMER_STATES, STATES_WITH_ROW
-from services.runtime.mongo_errors import in_short, without_password
+from services.runtime.mongo_errors import at
 from services.runtime.shutdown import KnownProblem
 from services.trainer.history import History
 from services.trainer.progress import Progress, silent
@@ -40,7 +40,7 @@ def from_mongo(uri: str, database: str, cutoff: date, currency: str, progress: P
         with client:
             _read(client, database, rows, progress)
     except PyMongoError as error:
-        raise KnownProblem(f"MongoDB at {without_password(uri)}: {in_short(error)}") from None
+        raise KnownProblem(at(uri, error)) from None
     history = History(rows.customers(progress), cutoff_day, minor_per_major)
     return TrainingData(f"{database}.{CUSTOMER_STATES}", currency, history, rows.rejected)
 

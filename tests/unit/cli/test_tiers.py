@@ -31,6 +31,9 @@ def test_two_sizes_at_once_are_refused() -> None:
     assert isinstance(done.exception, KnownProblem)
 
 
-def test_ci_leaves_nothing_out() -> None:
+def test_ci_leaves_nothing_out(monkeypatch) -> None:
+    monkeypatch.delenv("CLV_TEST_FEWER_EXAMPLES", raising=False)
     assert "\n./clv test --all\n" in (ROOT / ".ci" / "run").read_text()
     assert not {"-m", "-k", "--deselect", "--ignore"} & set(Tier.ALL.value)
+    assert "CLV_TEST_FEWER_EXAMPLES" not in testing._environment(Tier.ALL)
+    assert "CLV_TEST_FEWER_EXAMPLES" in testing._environment(Tier.USUAL)

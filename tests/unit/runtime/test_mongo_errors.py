@@ -1,8 +1,8 @@
 """Complaints of MongoDB's client as a person reads them."""
 
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 
-from services.runtime.mongo_errors import LINE_MAX, in_short, without_password
+from services.runtime.mongo_errors import LINE_MAX, at, in_short, without_password
 
 TOPOLOGY = ", Timeout: 5.0s, Topology Description: <TopologyDescription id: 6b, servers: [<ServerDescription …>]>"
 
@@ -19,6 +19,13 @@ def test_anything_else_is_one_line_of_bounded_length() -> None:
     said = in_short(ValueError("first, with a comma\n  second " + "x" * 500))
     assert said.startswith("first, with a comma second x")
     assert len(said) == LINE_MAX
+
+
+def test_where_nobody_answers_it_is_said_what_to_do() -> None:
+    assert at("mongodb://user:secret@one:1", ServerSelectionTimeoutError("one:1: refused" + TOPOLOGY)) == (
+        "MongoDB at mongodb://one:1: one:1: refused: start it, or set CLV_MONGO_URI to where it is"
+    )
+    assert at("mongodb://one:1", OperationFailure("not authorized")) == "MongoDB at mongodb://one:1: not authorized"
 
 
 def test_no_password_is_shown() -> None:
