@@ -25,7 +25,7 @@ from schemas.topics import topics as declared_topics
 from services.runtime.kafka import create_topics
 from tests import warm
 from tests.effort import USUAL, tries
-from tests.support import forget_groups, ready, wait_for
+from tests.support import ADMIN_SECONDS, forget_groups, ready, wait_for
 
 ROOT = Path(__file__).parent.parent
 
@@ -169,11 +169,15 @@ def topics(kafka: LocalKafka) -> str:
             there = admin.list_topics(timeout=20).topics
         return [name for name in ours if name in there]
 
-    forget_groups(kafka.bootstrap_servers)
-    if existing():
-        for future in admin.delete_topics(existing()).values():
+    def gone() -> bool:
+        names = existing()
+        deleted = admin.delete_topics(names, request_timeout=ADMIN_SECONDS) if names else {}
+        for future in deleted.values():
             future.exception()
-        wait_for(lambda: not existing(), "old topics to be gone")
+        return not existing()
+
+    forget_groups(kafka.bootstrap_servers)
+    wait_for(gone, "old topics to be gone", 60)
     asyncio.run(create_topics(kafka.bootstrap_servers, declared_topics().values()))
     wait_for(lambda: len(existing()) == len(ours), "new topics to be there")
     return kafka.bootstrap_servers

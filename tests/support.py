@@ -16,6 +16,8 @@ from confluent_kafka.admin import AdminClient
 from deploy.local.processes import ServiceProcess
 
 Answer = TypeVar("Answer")
+ADMIN_SECONDS = 10.0
+"""For one request: one that a broker never saw, as it stood still or was killed, would be waited for a minute long."""
 
 
 def wait_for(
@@ -174,15 +176,15 @@ def forget_groups(bootstrap: str) -> None:
 def _forgotten(admin: AdminClient, bootstrap: str) -> bool:
     """Whether it could be done: a broker that has just started, or stood still, does not know its groups at once."""
     try:
-        names = [group.group_id for group in admin.list_consumer_groups().result().valid]
-        described = (
-            {name: found.result() for name, found in admin.describe_consumer_groups(names).items()} if names else {}
-        )
+        groups = admin.list_consumer_groups(request_timeout=ADMIN_SECONDS).result().valid
+        names = [group.group_id for group in groups]
+        found = admin.describe_consumer_groups(names, request_timeout=ADMIN_SECONDS) if names else {}
+        described = {name: group.result() for name, group in found.items()}
     except KafkaException:
         return False
     if members := [(name, member.member_id) for name, group in described.items() for member in group.members]:
         asyncio.run(_leave(bootstrap, members))
-    for deleted in admin.delete_consumer_groups(names).values() if names else ():
+    for deleted in admin.delete_consumer_groups(names, request_timeout=ADMIN_SECONDS).values() if names else ():
         deleted.exception()  # a reader of the test itself may still be leaving: its offsets are no one's concern
     return True
 

@@ -291,6 +291,7 @@ def test_the_models_quality_drift_and_card_are_shown(site):
 
 
 @pytest.mark.parametrize("name", PAGES)
+@pytest.mark.long
 def test_every_page_fits_a_telephone(site, name):
     with site.visit(width=PHONE) as visit:
         visit.go(PAGES[name])
@@ -300,6 +301,7 @@ def test_every_page_fits_a_telephone(site, name):
         visit.picture(f"{name.lower()}-phone", 1500)
 
 
+@pytest.mark.long
 def test_every_widget_has_a_name_and_every_chart_words(site):
     with site.visit() as visit:
         for name, path in PAGES.items():
@@ -336,6 +338,7 @@ def test_a_dead_api_is_told_and_every_page_comes_back_with_it(site):
         assert "The API does not answer" not in visit.text()
 
 
+@pytest.mark.long
 def test_a_refused_key_and_an_empty_shop_say_what_to_do(site, tmp_path):
     made = new_key("dashboard", [Scope.READ, Scope.PREDICT], datetime.now(UTC).replace(microsecond=0))
     (tmp_path / "keys").touch(mode=0o600)

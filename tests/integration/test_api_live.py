@@ -135,6 +135,7 @@ def test_what_is_no_prediction_does_not_end_the_stream(api: ServiceProcess, kafk
         wait_for(lambda: any(row["customer_id"] == "after0" for row in listener.predictions()), "the one after")
 
 
+@pytest.mark.long
 def test_a_slow_client_loses_the_oldest_and_is_told_how_many(api: ServiceProcess, kafka: LocalKafka) -> None:
     """A client that does not read at all, with a small buffer, beside one that reads everything."""
     with socket.create_connection(("127.0.0.1", api.port)) as slow, listening(api) as fast:  # type: ignore[attr-defined]

@@ -32,6 +32,7 @@ def publish(servers: str, version: int, count: int) -> None:
     produce(servers, PREDICTIONS, [(each.customer_id.encode(), encode_prediction(each)) for each in full])
 
 
+@pytest.mark.long
 def test_the_sink_waits_for_mongodb_in_bounded_memory(
     topics: str, own_mongo: LocalMongo, service: Callable[..., ServiceProcess]
 ):

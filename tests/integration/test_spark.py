@@ -30,7 +30,7 @@ from services.trainer.spark import (
 from tests.conftest import ROOT
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 pytest.importorskip("pyspark")
 CUTOFF = FIRST_DAY + timedelta(days=200)
 DAY_0 = day_of(FIRST_DAY)
@@ -122,7 +122,6 @@ new_session()
     assert says in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.long
 def test_the_command_writes_the_rows_and_says_what_was_refused(tmp_path: Path) -> None:
     path, output = tmp_path / "orders.csv", tmp_path / "rows.parquet"
     with path.open("w", newline="") as file:
@@ -147,7 +146,6 @@ def test_the_command_writes_the_rows_and_says_what_was_refused(tmp_path: Path) -
         np.testing.assert_array_equal(own["target_value"], each.known_targets.value)
 
 
-@pytest.mark.long
 def test_the_spark_path_ends_in_the_model_that_a_file_gives(tmp_path: Path) -> None:
     """Down to the version, which is made from graph, card and counts of refused rows."""
     path, states = tmp_path / "orders.csv", tmp_path / "states"

@@ -33,6 +33,7 @@ def shop() -> Shop:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shop.csv", "shop.parquet"])
+@pytest.mark.long
 def test_the_default_shop_is_complete_after_reading_and_judging(shop: Shop, tmp_path: Path, name: str):
     """Its file has 1 % broken rows, 2 % late ones, 5 % in other forms, and no good row of .01 % of events."""
     write_orders(shop, tmp_path / name)
