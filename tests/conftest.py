@@ -35,9 +35,9 @@ settings.load_profile("clv")
 
 ServiceProcess.launch = staticmethod(warm.launch)
 
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_FIRST_PORT = 20_000 + 1500 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8)
 # Each of several workers has ports of its own: what one finds free, or lets go of for a restart, another would take.
-os.environ.setdefault(PORTS_VARIABLE, f"{20_000 + 1500 * (_WORKER % 8)}-{21_499 + 1500 * (_WORKER % 8)}")
+os.environ.setdefault(PORTS_VARIABLE, f"{_FIRST_PORT}-{_FIRST_PORT + 1499}")
 
 
 SECONDS = {

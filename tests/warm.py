@@ -1,17 +1,15 @@
 """Services for tests without the seconds that Python takes to load their libraries.
 
-Tests start hundreds of services, and each would load FastAPI, Faust and NumPy anew: half of all the processor time of a
-run. A server that has loaded them once forks for each instead. What is forked is a process like any other, which loads
+Tests start hundreds of services, and each would load FastAPI, Faust and NumPy anew, for 1.5 to 3 seconds of a core.
+A server that has loaded them once forks for each instead. What is forked is a process like any other, which loads
 the project's own code, reads its own environment, and can be killed with `kill -9`; only libraries are there already.
 Services from the command line, those of the demo and those with the libraries of their lock alone start as everywhere.
 """
 
 import atexit
-import ctypes
 import multiprocessing
 import os
 import runpy
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deploy.local import processes
-from deploy.local.die_with_parent import PR_SET_PDEATHSIG
+from deploy.local.die_with_parent import ask_to_die_with_parent
 
 LIBRARIES = (
     "aiohttp.web",
@@ -57,6 +55,7 @@ LATER = ("PYTHONPATH", "PYTHONUNBUFFERED")
 """Variables that Python or a library reads before any code of ours; and those that can still be seen to afterwards."""
 
 _context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.warm_server"])
 
 
 def fits(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -74,7 +73,6 @@ def launch(
     """As processes.launch: modules of ours from the server, everything else as ever."""
     if not fits(argv, environment):
         return processes.launch(argv, environment, cwd, log)
-    _context.set_forkserver_preload(["tests.warm_server"])
     report, running = _context.Pipe(duplex=False)
     child = _context.Process(
         target=_become, args=(argv[2:], dict(environment), cwd or Path.cwd(), log.name, running), daemon=True
@@ -113,7 +111,7 @@ def _become(
 ) -> None:
     """Be `python -m` with these arguments, in the process that the server has just forked."""
     os.setsid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ask_to_die_with_parent()
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)

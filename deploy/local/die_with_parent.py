@@ -14,13 +14,22 @@ import sys
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; kept across exec, see prctl(2)
 
 
-def main(parent_pid: int, report_fd: int, argv: list[str]) -> int:
-    """Replace this process by `argv`. Returns an exit code only where that is not possible."""
-    os.set_inheritable(report_fd, False)  # exec closes it
+def ask_to_die_with_parent() -> None:
+    """From now on the kernel kills this process when the thread that forked it ends. Raises OSError if it cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     # SIGKILL, since a program that was paused (SIGSTOP) would never get round to handling SIGTERM.
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        os.write(report_fd, f"prctl: {os.strerror(ctypes.get_errno())}".encode())
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def main(parent_pid: int, report_fd: int, argv: list[str]) -> int:
+    """Replace this process by `argv`. Returns an exit code only where that is not possible."""
+    os.set_inheritable(report_fd, False)  # exec closes it
+    try:
+        ask_to_die_with_parent()
+    except OSError as error:
+        os.write(report_fd, f"prctl: {error.strerror}".encode())
         return 126
     if os.getppid() != parent_pid:  # it died before the wish was stated
         return 125

@@ -1,4 +1,4 @@
-"""`./clv test` in three sizes: nothing that has a test is left out of all of them, and CI runs the largest."""
+"""`./clv test` in three sizes: the options choose one, and the one that CI runs leaves nothing out."""
 
 import pytest
 from typer.testing import CliRunner
