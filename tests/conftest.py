@@ -10,7 +10,6 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -25,7 +24,7 @@ from schemas.topics import topics as declared_topics
 from services.runtime.kafka import create_topics
 from tests import warm
 from tests.effort import USUAL, tries
-from tests.support import ADMIN_SECONDS, forget_groups, ready, wait_for
+from tests.support import ADMIN_SECONDS, asked_again, forget_groups, ready, wait_for
 
 ROOT = Path(__file__).parent.parent
 
@@ -163,10 +162,7 @@ def topics(kafka: LocalKafka) -> str:
     ours = [topic.name for topic in declared_topics().values()]
 
     def existing() -> list[str]:
-        try:
-            there = admin.list_topics(timeout=10).topics
-        except KafkaException:  # a broker that a test has just restarted closes the first connection
-            there = admin.list_topics(timeout=20).topics
+        there = asked_again(lambda: admin.list_topics(timeout=10), 60).topics
         return [name for name in ours if name in there]
 
     def gone() -> bool:

@@ -111,13 +111,28 @@ def asked_again(ask: Callable[[], Answer], seconds: float = 30.0) -> Answer:
             time.sleep(0.1)
 
 
+def partitions_of(client: Consumer | AdminClient, topic: str) -> list[int]:
+    """Numbers of the topic's partitions. A broker that a test has just woken may close the first connection to it."""
+    return list(asked_again(lambda: client.list_topics(topic, timeout=10)).topics[topic].partitions)
+
+
+def end_offsets(bootstrap: str, topic: str) -> int:
+    """Sum of the offsets after the last record of each partition."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "test-ends"})
+    try:
+        places = [TopicPartition(topic, p) for p in partitions_of(consumer, topic)]
+        return asked_again(lambda: sum(consumer.get_watermark_offsets(at, timeout=10)[1] for at in places))
+    finally:
+        consumer.close()
+
+
 def read_all(bootstrap: str, topic: str, at_least: int = 0, seconds: float = 30.0) -> list[Message]:
     """All records of a topic from its beginning to its present end, once there are `at_least` many."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "test-reader", "enable.auto.commit": False})
     try:
         deadline = time.monotonic() + seconds
         while True:
-            partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+            partitions = partitions_of(consumer, topic)
             ends = asked_again(
                 lambda found=partitions: {
                     p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in found
@@ -151,9 +166,7 @@ def committed_lag(bootstrap: str, group: str, topic: str) -> int:
     """Records of the topic that the group has not committed."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
     try:
-        partitions = [
-            TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        ]
+        partitions = [TopicPartition(topic, p) for p in partitions_of(consumer, topic)]
         return asked_again(
             lambda: sum(
                 consumer.get_watermark_offsets(at, timeout=10)[1] - max(at.offset, 0)

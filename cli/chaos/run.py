@@ -258,15 +258,18 @@ class _Run:
     async def _watch_hazards(self) -> None:
         """Follow the workers' counters; each process has its own, which die with it."""
         while True:
-            for name in [each for each in self._platform.processes if each.startswith("features")]:
-                process = self._platform.processes.get(name)
-                if process is None or process.paused:
-                    continue
-                samples = await asyncio.to_thread(read_metrics, self._platform.url(name))
-                for hazard, metric in HAZARDS.items():
-                    if metric in samples:
-                        self._hazards[process.pid, hazard] = total(samples, metric)
+            await self._read_hazards()
             await asyncio.sleep(0.5)
+
+    async def _read_hazards(self) -> None:
+        for name in [each for each in self._platform.processes if each.startswith("features")]:
+            process = self._platform.processes.get(name)
+            if process is None or process.paused:
+                continue
+            samples = await asyncio.to_thread(read_metrics, self._platform.url(name))
+            for hazard, metric in HAZARDS.items():
+                if metric in samples:
+                    self._hazards[process.pid, hazard] = total(samples, metric)
 
     def _hazard_totals(self) -> Counter[str]:
         totals: Counter[str] = Counter(dict.fromkeys(HAZARDS, 0))
@@ -279,6 +282,7 @@ class _Run:
     async def _until_quiet(self) -> None:
         """Wait until everything published has come to its end. The workers stop first: their sweep goes on for ever."""
         await self._until_drained("ingest", "features")
+        await self._read_hazards()  # of the last half second before they stop
         workers = [name for name in self._platform.processes if name.startswith("features")]
         await asyncio.gather(*(self._inflictor.retire(name) for name in workers))
         await self._until_drained("scorer", "sink")

@@ -58,11 +58,15 @@ def test_nothing_is_lost_or_counted_twice_under_eight_faults(cdnow_models: Path,
 
 @pytest.mark.long
 def test_workers_killed_before_their_first_commit_count_nothing_twice(cdnow_models: Path, tmp_path: Path):
-    faults = [Fault(number, 3.0, Kind.KILL_FEATURES, (worker,)) for number, worker in enumerate(WORKERS)]
     settings = {"CLV_FEATURES_COMMIT_SECONDS": "15"}
-    outcome = harness(cdnow_models, tmp_path, Options(seconds=6, seed=1, shape=SMALL, faults=faults, settings=settings))
-    assert outcome.findings.clean, outcome.findings.examples
-    assert outcome.hazards["replayed_records"] > 0
+    for at in (3.0, 6.0):  # on a slow machine they may not have written anything by then: such a run proves little
+        faults = [Fault(number, at, Kind.KILL_FEATURES, (worker,)) for number, worker in enumerate(WORKERS)]
+        options = Options(seconds=at + 3, seed=1, shape=SMALL, faults=faults, settings=settings)
+        outcome = harness(cdnow_models, tmp_path / str(at), options)
+        assert outcome.findings.clean, outcome.findings.examples
+        if outcome.hazards["replayed_records"]:
+            break
+    assert outcome.hazards["replayed_records"] > 0, "nothing was delivered again: the kills did not bite"
 
 
 def sabotaged(sabotage: str, settings: dict[str, str], kills: list[tuple[float, float]]) -> Options:

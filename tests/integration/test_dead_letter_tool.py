@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from schemas.dead_letters import HEADER_REPLAYED
 from schemas.orders import decode_order
 from schemas.topics import CUSTOMER_EVENTS, ORDERS
 from tests.conftest import ROOT, Service
 from tests.integration.ingest_support import BAD, Headers, encoded, letters, post, publish, start
-from tests.support import read_all, wait_for
+from tests.support import end_offsets, read_all, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -125,15 +124,6 @@ def test_a_replay_that_is_killed_goes_on_where_it_was(topics: str, service: Serv
 
 def grown(bootstrap: str, size: int, process: "subprocess.Popen[bytes]") -> bool:
     return process.poll() is not None or end_offsets(bootstrap, CUSTOMER_EVENTS) > size
-
-
-def end_offsets(bootstrap: str, topic: str) -> int:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "ends"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return sum(consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=10)[1] for each in partitions)
-    finally:
-        consumer.close()
 
 
 def test_without_kafka_the_tool_says_so_in_one_line():

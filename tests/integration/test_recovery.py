@@ -25,7 +25,7 @@ from schemas.customer_rows import Row, encode
 from schemas.orders import Placed, encode_order
 from schemas.topics import CUSTOMER_FEATURES, CUSTOMER_STATE_CHANGELOG, ORDERS
 from tests.integration.features_support import FIRST_DAY, assert_features_equal_batch, history, lag, publish
-from tests.support import http, metric, newest_by_customer, produce, wait_for
+from tests.support import http, metric, newest_by_customer, partitions_of, produce, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -57,7 +57,7 @@ def order(customer: str, number: int, day: int = FIRST_DAY) -> Placed:
 def ends(bootstrap: str, topic: str) -> dict[int, int]:
     """Offset after the last one, by partition."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    partitions = admin.list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = partitions_of(admin, topic)
     asked = admin.list_offsets({TopicPartition(topic, p): OffsetSpec.latest() for p in partitions})
     return {place.partition: future.result().offset for place, future in asked.items()}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Message
 
 from deploy.local.processes import ServiceProcess
 from domain.segments import Segment, Thresholds, classify
@@ -22,7 +22,7 @@ from services.inference.model import load_model
 from services.runtime.bundle import point_to
 from tests.bundles import OTHER_QUINTILES, feature_messages, graph, write_bundle
 from tests.integration.line_support import ending_cleanly, publish_features
-from tests.support import http, metric, newest_by_customer, produce, read_all, ready, wait_for
+from tests.support import end_offsets, http, metric, newest_by_customer, produce, read_all, ready, wait_for
 
 pytestmark = pytest.mark.integration
 Start = Callable[..., ServiceProcess]
@@ -50,15 +50,6 @@ def env(topics: str, models: Path) -> dict[str, str]:
         "CLV_SCORER_MODEL_POLL_SECONDS": "0.2",
         "CLV_SCORER_THRESHOLDS_SECONDS": "0.3",
     }
-
-
-def end_offsets(servers: str, topic: str) -> int:
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "test-ends"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return sum(consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions)
-    finally:
-        consumer.close()
 
 
 def newest_versions(servers: str) -> dict[str, int]:
