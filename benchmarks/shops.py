@@ -2,6 +2,7 @@
 with refunds, wholesale buyers, seasons and dirt, each trained on before a cutoff and measured on the days from then on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from services.trainer.export import build_graph, run_graph
 from services.trainer.fitting import fit_model
 from services.trainer.generation import generate, preset
 from services.trainer.progress import silent
+from services.trainer.quality import OVERALL_BAND
 from services.trainer.sources.orders import from_table
 
 REFERENCE = "Pareto/NBD + Gamma-Gamma"
@@ -67,6 +69,7 @@ def run(seed: int, shops: tuple[Shop, ...] = SHOPS) -> dict[str, Any]:
         "shops": len(found),
         "won_of_each_measure": won,
         "won_on_all": sum(1 for each in found.values() if len(each["won"]) == len(MEASURES)),
+        "shops_with_8_to_12_percent_above_value_p90": sum(1 for each in found.values() if _honest(each["model"])),
         "by_shop": found,
     }
 
@@ -101,6 +104,12 @@ def _wins(measure: str, model: float | None, reference: float | None) -> bool:
     if measure in HIGHER_WINS:
         return model > reference
     return abs(model) < abs(reference)
+
+
+def _honest(model: Mapping[str, float | None]) -> bool:
+    """Whether value_p90 is exceeded by as many customers as it should be."""
+    above = model["share_above_p90"]
+    return above is not None and OVERALL_BAND[0] <= above <= OVERALL_BAND[1]
 
 
 def _short(value: float | None) -> float | None:

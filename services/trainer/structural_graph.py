@@ -81,7 +81,12 @@ def _outlook(
     on_clock = found._replace(t_x_days=t_x, age_days=age)
     both = _purchases(builder, [structural.orders, structural.seasonal.orders], [found, on_clock], ahead, longest)
     (calendar_days, calendar_p), (season_days, season_p) = both
-    return (calendar_days * season_days).sqrt(), (calendar_p * season_p).sqrt()
+    return _averaged(calendar_days, season_days), _averaged(calendar_p, season_p)
+
+
+def _averaged(by_calendar: Tensor, by_season: Tensor) -> Tensor:
+    """structural.averaged."""
+    return ((by_calendar * by_season).sqrt() * by_season).sqrt()
 
 
 def _purchases(

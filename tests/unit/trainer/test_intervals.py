@@ -69,9 +69,10 @@ def test_what_a_whole_window_missed_by_is_little_of_how_its_customers_differ() -
     assert wider == pytest.approx(2 ** (1 - MISS_SHARE), rel=0.01)
 
 
-def test_in_a_shop_that_many_have_left_those_who_are_left_exceed_a_little_more_often() -> None:
+@pytest.mark.parametrize("gone_of_ten", [3, 5])
+def test_in_a_shop_that_many_have_left_those_who_are_left_exceed_more_often(gone_of_ten: int) -> None:
     seen = customers(30_000, 3)
-    gone = np.arange(30_000) % 10 < 3
+    gone = np.arange(30_000) % 10 < gone_of_ten
     p = np.where(gone, 0.001, seen.p_active)
     happened = np.where(gone, 0.0, seen.happened)
     found = fit_intervals([seen])
