@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 YEAR_DAYS = 365.25
 BINS = 52
 BIN_DAYS = YEAR_DAYS / BINS
+LEADS = 1024
 
 HISTORY_DAYS_MIN = 358
 """A year but for a week, which the weeks beside it tell of: a shop's first order comes some days after it opens."""
@@ -62,6 +63,28 @@ class Season(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         `days` is negative, as a negative number. Shape of the broadcast arguments."""
         end, length = np.asarray(end_days, dtype=np.float64), np.asarray(days, dtype=np.float64)
         return length + self._surplus(end) - self._surplus(end - length)
+
+    def operational(self, calendar_days: ArrayLike) -> Floats:
+        """Operational days since some 1 January at so many calendar days since it, of any shape."""
+        position = np.asarray(calendar_days, dtype=np.float64)
+        return position + self._surplus(position)
+
+    @property
+    def lead_days(self) -> Floats:
+        """Calendar minus operational days since 1 January at LEADS + 1 equally distant operational days; 0 at both
+        ends. Equally distant, so that a place among them is found by arithmetic."""
+        calendar = np.arange(BINS + 1) * BIN_DAYS
+        operational = np.arange(LEADS + 1) * (YEAR_DAYS / LEADS)
+        return np.asarray(np.interp(operational, calendar + self.surplus_days, calendar) - operational)
+
+    def calendar(self, operational_days: Floats) -> Floats:
+        """Inverse of operational(), as straight lines between the places of lead_days. Same shape."""
+        leads = self.lead_days
+        years = operational_days / YEAR_DAYS
+        place = (years - np.floor(years)) * LEADS
+        before = np.minimum(np.floor(place), LEADS - 1.0)
+        part = before.astype(np.int64)
+        return operational_days + leads[part] + (place - before) * np.diff(leads)[part]
 
     def _surplus(self, position_days: Floats) -> Floats:
         years = position_days / YEAR_DAYS

@@ -26,6 +26,7 @@ from domain.btyd.quadrature import (
     expected_orders_quadrature,
     quadrature,
 )
+from domain.btyd.two_clocks import TwoClockHistories, fit_two_clocks, predict_two_clocks
 
 __all__ = [
     "REPEAT_BUYERS_MIN",
@@ -42,6 +43,7 @@ __all__ = [
     "PurchaseHistories",
     "Quadrature",
     "SpendModelFit",
+    "TwoClockHistories",
     "evaluate",
     "expected_orders_quadrature",
     "expected_spend",
@@ -49,8 +51,10 @@ __all__ = [
     "fit_gamma_gamma",
     "fit_mbg_nbd",
     "fit_pareto_nbd",
+    "fit_two_clocks",
     "order_model_from_json",
     "predict",
+    "predict_two_clocks",
     "purchase_histories",
     "quadrature",
     "spend_model_from_json",

@@ -35,6 +35,7 @@ from services.trainer.spend_shrinkage import Rule, shrinkage
 from services.trainer.structural import (
     ACTIVITY,
     FITS,
+    SEASONAL_MODEL,
     Structural,
     find_season,
     fit_structural,
@@ -155,7 +156,8 @@ class _Fitting:
 
         The season is the one known at the cutoff: a window is there to show what is left when the season is known.
         """
-        errors = {name: found for name in FITS if (found := self._errors(past, name, season)) is not None}
+        names = tuple(FITS) if season is None else (SEASONAL_MODEL,)
+        errors = {name: found for name in names if (found := self._errors(past, name, season)) is not None}
         self.choices["purchase_model_candidates"] = {name: round(error, 5) for name, error in errors.items()}
         name = _best(errors)
         structural = None if name is None else self._fitted(self._known, name, season)

@@ -109,6 +109,11 @@ class Tensor:
         start, width = (self.graph.constant(padded(each)[None]) for each in (x[:, :-1], np.diff(x)))
         return (self.upright() - start).maximum(0.0).minimum(width)
 
+    def looked_up(self, table: ArrayLike) -> "Tensor":
+        """table[each value], of whole numbers that are places in the table, (places,)."""
+        places = self.graph.node("Cast", self, columns=self.columns, layers=self.layers, to=TensorProto.INT64)
+        return self.graph.node("Gather", self.graph.row(table), places, columns=self.columns, layers=self.layers)
+
     def _function(self, kind: str) -> "Tensor":
         if self.columns * (self.layers or 1) % LANES == 0:
             return self._alike(kind)
@@ -212,6 +217,11 @@ class GraphBuilder:
         layers = array.shape[1] if array.ndim == 3 else None
         return Tensor(self, self._stored(array), array.shape[-1], layers)
 
+    def row(self, values: ArrayLike) -> Tensor:
+        """A double constant (len(values),)."""
+        array = np.asarray(values, dtype=np.float64)
+        return Tensor(self, self._stored(array), len(array))
+
     def integers(self, values: list[int]) -> Tensor:
         """An int64 constant (len(values),)."""
         return Tensor(self, self._stored(np.array(values, dtype=np.int64)), 1)
@@ -249,6 +259,12 @@ class GraphBuilder:
     def stacked(self, parts: Sequence[Tensor]) -> Tensor:
         """Tensors with a row for each row of the input, side by side."""
         return self.node("Concat", *parts, columns=sum(each.columns for each in parts), axis=1)
+
+    def piled(self, parts: Sequence[Tensor]) -> Tensor:
+        """Tensors (n, layers, columns), one's layers after the other's."""
+        layers = [each.layers or 0 for each in parts]
+        assert all(layers), "of three axes"
+        return self.node("Concat", *parts, columns=parts[0].columns, layers=sum(layers), axis=1)
 
     def embed(self, model: onnx.ModelProto, rows: Tensor) -> Tensor:
         """A converted estimator of one float input (n, columns) and one output (n, 1), applied to `rows`; double."""

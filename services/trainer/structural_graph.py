@@ -1,11 +1,10 @@
 """The structural model as nodes of an ONNX graph: services.trainer.structural and domain.btyd.quadrature, operation by
 operation, in float64. It must never compute anything that those two do not.
 
-What is computed alike for several things is computed for all of them at once, a column each (see GraphBuilder): the
-purchase model on the calendar and on the season's clock, and the two integrals of each.
+What is computed alike for several things is computed for all of them at once, a column or layer each (see
+GraphBuilder): the integrals of a purchase model.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +12,9 @@ import numpy as np
 from domain.btyd import BetaQuadrature, LifetimeQuadrature, OrderModel, quadrature
 from domain.btyd.lifetime_integral import unit_nodes
 from domain.btyd.quadrature import EXPONENT_MAX, LIFETIME_RATIO_MIN, SHAPE_GAP_MIN
+from domain.btyd.two_clocks import DIED_MIN
 from domain.features import FEATURE_NAMES
-from domain.season import BIN_DAYS, BINS, YEAR_DAYS
+from domain.season import BIN_DAYS, BINS, LEADS, YEAR_DAYS, Season
 from services.trainer.graph import LANES, GraphBuilder, Operand, Tensor
 from services.trainer.structural import (
     AGE_DAYS_MAX,
@@ -24,7 +24,6 @@ from services.trainer.structural import (
     REPEAT_DAYS_MAX,
     Seasonal,
     Structural,
-    horizon_longest,
 )
 
 _NO_WEIGHT = -1e30
@@ -75,54 +74,68 @@ def _outlook(
     assert structural.orders is not None
     if structural.seasonal is None:
         ahead = 0.0 * found.x + float(horizon_days)
-        return _purchases(builder, [structural.orders], [found], ahead, horizon_days)[0]
-    t_x, age, ahead = _clock(builder, structural.seasonal, found, float(horizon_days))
-    longest = horizon_longest(structural.seasonal.season, horizon_days)
-    on_clock = found._replace(t_x_days=t_x, age_days=age)
-    both = _purchases(builder, [structural.orders, structural.seasonal.orders], [found, on_clock], ahead, longest)
-    (calendar_days, calendar_p), (season_days, season_p) = both
-    return _averaged(calendar_days, season_days), _averaged(calendar_p, season_p)
-
-
-def _averaged(by_calendar: Tensor, by_season: Tensor) -> Tensor:
-    """structural.averaged."""
-    return ((by_calendar * by_season).sqrt() * by_season).sqrt()
+        return _purchases(builder, structural.orders, found, ahead, horizon_days)
+    return _two_clocks(builder, structural.seasonal, found, float(horizon_days))
 
 
 def _purchases(
-    builder: GraphBuilder,
-    orders: Sequence[OrderModel],
-    found: Sequence[StatisticsNodes],
-    horizon: Tensor,
-    horizon_longest_days: float,
-) -> list[tuple[Tensor, Tensor]]:
-    """Of each model, with its own statistics: expected purchase days and P(at least one)."""
-    every = [quadrature(each, horizon_longest_days) for each in orders]
-    lifetimes = [each for each in every if isinstance(each, LifetimeQuadrature)]
-    if len(lifetimes) == len(every) and all(abs(each.s - 1) >= SHAPE_GAP_MIN for each in lifetimes):
-        return _lifetime(builder, lifetimes, found, horizon)
-    return [
-        _beta(builder, each, statistics, horizon)
-        if isinstance(each, BetaQuadrature)
-        else _lifetime(builder, [each], [statistics], horizon)[0]
-        for each, statistics in zip(every, found, strict=True)
-    ]
+    builder: GraphBuilder, orders: OrderModel, found: StatisticsNodes, horizon: Tensor, horizon_longest_days: float
+) -> tuple[Tensor, Tensor]:
+    """Expected purchase days and P(at least one): domain.btyd.quadrature.evaluate."""
+    nodes = quadrature(orders, horizon_longest_days)
+    if isinstance(nodes, BetaQuadrature):
+        return _beta(builder, nodes, found, horizon)
+    return _lifetime(builder, nodes, found, horizon)
 
 
-def _clock(
+def _two_clocks(
     builder: GraphBuilder, seasonal: Seasonal, found: StatisticsNodes, horizon_days: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """structural.Seasonal.clock: (t_x, T, horizon) in operational days."""
+) -> tuple[Tensor, Tensor]:
+    """Expected purchase days and P(at least one): structural.Seasonal.histories, domain.btyd.two_clocks."""
+    params, season = seasonal.orders, seasonal.season
     year_day = feature_columns(builder, "as_of_year_day")
     now = year_day.is_nan().choose(seasonal.year_day, year_day).maximum(1.0).minimum(366.0) - 1.0
     days = builder.stacked([found.age_days, found.age_days - found.t_x_days, 0.0 * now - horizon_days])
     years = builder.stacked([now, now - days]) / YEAR_DAYS
     within = (years - years.floor()) * YEAR_DAYS
-    at_now, before = within.interpolated(np.arange(BINS + 1) * BIN_DAYS, seasonal.season.surplus_days).split(1, 3)
+    at_now, before = within.interpolated(np.arange(BINS + 1) * BIN_DAYS, season.surplus_days).split(1, 3)
     age, recency, ahead = (days + at_now - before).split()
-    age, recency = age.maximum(0.0), recency.maximum(0.0)
-    t_x = found.x.above(0.0).choose((age - recency).maximum(GAP_DAYS_MIN).minimum(age), 0.0)
-    return t_x, age, (-ahead).maximum(HORIZON_DAYS_MIN)
+    age, recency, ahead = age.maximum(0.0), recency.maximum(0.0), (-ahead).maximum(HORIZON_DAYS_MIN)
+    came_back = found.x.above(0.0)
+    t_x = came_back.choose((age - recency).maximum(GAP_DAYS_MIN).minimum(age), 0.0)
+    t_x_days = came_back.choose(found.t_x_days, 0.0)
+
+    n, (alpha, beta) = params.r + found.x, (params.alpha_days, params.beta_days)
+    scales = builder.stacked([alpha + t_x, alpha + age, alpha + age + ahead, beta + t_x_days, beta + found.age_days])
+    last_a, age_a, _, last_b, age_b = scales.split()
+    log_last_a, log_age_a, log_end_a, log_last_b, log_age_b = scales.log().split()
+    exponents = builder.stacked([n * (log_age_a - log_last_a), n * (log_end_a - log_age_a)])
+    falling = (-exponents.minimum(EXPONENT_MAX)).exp()
+    position, weight = (builder.constant(each[None, None]) for each in unit_nodes())
+    waited = -(falling.upright() + (1.0 - falling).upright() * position).log() / n.upright()
+    to_orders = builder.stacked([last_a, age_a]).upright() * waited.exp() - age_a.upright()
+    here = now + at_now
+    gone = _calendar(season, here.upright() + builder.piled([to_orders, ahead.upright() * position]))
+    since, log_since = (
+        builder.stacked(each).upright() for each in ([last_b, age_b, age_b], [log_last_b, log_age_b, log_age_b])
+    )
+    lived = (age_b.upright() + (gone - _calendar(season, here).upright())).maximum(since)
+    survived = (-params.s * (lived.log() - log_since)).exp() * weight
+    while_silent, until_order, meanwhile = survived.row_sum().split()
+
+    silent, unbought = falling.split()
+    died = (silent + (1.0 - silent) * (1.0 - while_silent)).maximum(DIED_MIN)
+    alive = (silent * (-params.s * (log_age_b - log_last_b)).exp() / died).minimum(1.0)
+    return alive * (n / age_a * ahead * meanwhile), alive * (1.0 - unbought) * until_order
+
+
+def _calendar(season: Season, operational_days: Tensor) -> Tensor:
+    """domain.season.Season.calendar."""
+    years = operational_days / YEAR_DAYS
+    place = (years - years.floor()) * float(LEADS)
+    before = place.floor().minimum(LEADS - 1.0)
+    leads = season.lead_days
+    return operational_days + before.looked_up(leads) + (place - before) * before.looked_up(np.diff(leads))
 
 
 def _mean_columns(builder: GraphBuilder, structural: Structural, horizon_days: int) -> Tensor:
@@ -207,46 +220,38 @@ def _beta(
 
 
 def _lifetime(
-    builder: GraphBuilder, nodes: Sequence[LifetimeQuadrature], found: Sequence[StatisticsNodes], horizon: Tensor
-) -> list[tuple[Tensor, Tensor]]:
-    """Of each: expected purchase days and P(at least one), domain.btyd.quadrature._evaluate_lifetime.
-
-    Several models must all have s further than SHAPE_GAP_MIN from 1."""
-    models = len(nodes)
-    r, s, alpha, beta = (
-        builder.constant([getattr(each, name) for each in nodes]) for name in ("r", "s", "alpha_days", "beta_days")
+    builder: GraphBuilder, nodes: LifetimeQuadrature, found: StatisticsNodes, horizon: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Expected purchase days and P(at least one): domain.btyd.quadrature._evaluate_lifetime."""
+    s, gap, n = nodes.s, nodes.s - 1, nodes.r + found.x
+    t_x, age = found.t_x_days, found.age_days
+    scales = builder.stacked(
+        [nodes.alpha_days + t_x, nodes.alpha_days + age, nodes.beta_days + t_x, nodes.beta_days + age]
     )
-    n, age = r + found[0].x, builder.stacked([each.age_days for each in found])
-    t_x = builder.stacked([each.t_x_days for each in found])
-    last_a, age_a, last_b, age_b = alpha + t_x, alpha + age, beta + t_x, beta + age
-    scales = builder.stacked([last_a, age_a, last_b, age_b])
-    log_last_a, log_age_a, log_last_b, log_age_b = scales.log().split(*(models,) * 4)
-    powers_b = builder.constant([*(each.s + 1 for each in nodes), *(each.s for each in nodes)])
-    scales_a, scales_b = scales.split(2 * models, 2 * models)
+    _, age_a, _, age_b = scales.split()
+    log_last_a, log_age_a, log_last_b, log_age_b = scales.log().split()
+    scales_a, scales_b = scales.split(2, 2)
     died, ordered = _lifetime_masses(
         builder,
         scales_a,
         scales_b,
         builder.stacked([n, n + 1.0]),
-        powers_b,
-        builder.stacked([age - t_x, *[horizon] * models]),
-    ).split(models, models)
-    log_s = builder.constant([float(np.log(each.s)) for each in nodes])
+        builder.constant([s + 1, s]),
+        builder.stacked([age - t_x, horizon]),
+    ).split()
     log_odds = (
-        log_s - log_last_b + n * (log_age_a - log_last_a) + s * (log_age_b - log_last_b)
+        float(np.log(s)) - log_last_b + n * (log_age_a - log_last_a) + s * (log_age_b - log_last_b)
         + died.maximum(1e-300).log()
     )  # fmt: skip
     alive = _p_alive(log_odds)
     rate = n / age_a
-    gap = builder.constant([each.s - 1 for each in nodes])
     z = (horizon / age_b).maximum(LIFETIME_RATIO_MIN)
     grown = _log1p(z)
-    if any(abs(each.s - 1) < SHAPE_GAP_MIN for each in nodes):
+    if abs(gap) < SHAPE_GAP_MIN:
         lived_share = grown * (1.0 - gap * grown / 2.0) / z
     else:
         lived_share = -_expm1((-gap * grown).maximum(-EXPONENT_MAX)) / (gap * z)
-    days = (alive * (rate * horizon * lived_share)).split()
-    return list(zip(days, (alive * (rate * ordered).minimum(1.0)).split(), strict=True))
+    return alive * (rate * horizon * lived_share), alive * (rate * ordered).minimum(1.0)
 
 
 def _lifetime_masses(

@@ -2,20 +2,14 @@
 
 from datetime import timedelta
 
-import numpy as np
 import pytest
 
 from domain.features import date_of, day_of
 from services.trainer.generation import generate, preset
 from services.trainer.sources.orders import from_table
-from services.trainer.structural import averaged, find_season, fit_structural
+from services.trainer.structural import find_season, fit_structural
 
 HORIZON_DAYS = 90
-
-
-def test_the_seasons_clock_counts_three_times() -> None:
-    calendar, season = np.array([0.0, 2.0, 16.0]), np.array([5.0, 2.0, 1.0])
-    np.testing.assert_allclose(averaged(calendar, season), calendar**0.25 * season**0.75)
 
 
 @pytest.mark.slow
@@ -31,4 +25,4 @@ def test_totals_of_a_gift_shop_are_about_right_after_christmas_and_over_it(days_
     expected = fit_structural(customers, "Pareto/NBD", season).expect(customers.features, HORIZON_DAYS)
     total = customers.known_targets.orders.sum()
     assert total > 300
-    assert 2 / 3 < expected.orders.sum() / total < 3 / 2
+    assert 0.8 < expected.orders.sum() / total < 1.25

@@ -1,0 +1,185 @@
+"""Pareto/NBD on two clocks: customers buy by the season, and leave by the calendar. It must use only operations that an
+ONNX graph has, for what is predicted.
+
+Pareto/NBD (Schmittlein, Morrison & Colombo 1987) with purchases on operational time (domain.season; the time change of
+Poisson processes, Daley & Vere-Jones 2003, §7.4): λ ~ Gamma(r, α) by operational day, μ ~ Gamma(s, β) by calendar day.
+With Λ(τ) the operational days in the first τ calendar days of a customer, Λ_x at the last purchase and k = r + x, let
+
+    u(τ) = ((α + Λ_x) / (α + Λ(τ)))^k     (no purchase until τ, if alive), and
+    S(τ) = ((β + t_x) / (β + τ))^s        (alive at τ, if at t_x).
+
+The likelihood is that of Fader & Hardie (2005, eq. 15) with both; integrated by parts it is, up to what no parameter
+moves, Γ(k)/Γ(r) α^r (α + Λ_x)^−k (β/(β + t_x))^s · D, D = u(T) + ∫_{u(T)}^1 (1 − S(τ(u))) du. So
+
+    P(alive) = u(T) S(T) / D,
+    P(order until T + t | alive) = ∫_{u'}^1 S(τ(u))/S(T) du, with u from T on and u' its value at T + t, and
+    E[orders until T + t | alive] = k/(α + Λ(T)) ∫_{Λ(T)}^{Λ(T+t)} S(τ(Λ))/S(T) dΛ.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import digamma, gammaln
+
+from domain.btyd.lifetime_integral import unit_nodes
+from domain.btyd.parameters import FloatArray, Outlook, ParetoNbd
+from domain.btyd.quadrature import EXPONENT_MAX
+from domain.season import Season
+
+FIT_CUSTOMERS_MAX = 16_000
+"""Evenly spread; more would tell nothing that the season's own error does not hide."""
+APPROACH_CUSTOMERS_MAX = 2000
+"""Of these alone the search finds about where the optimum is."""
+LOG_BOUNDS = ((-6.0, 6.0), (-3.0, 11.0), (-6.0, 5.0), (-3.0, 11.0))
+"""Of r, α, s and β; the times in days."""
+ROWS_AT_ONCE = 8192
+"""Each takes a hundred numbers many times over."""
+_FTOL = 1e-10
+_ITERATIONS_MAX = 200
+DIED_MIN = 1e-300
+
+
+class TwoClockHistories(NamedTuple):
+    """Purchase histories of n customers as of one instant, each array (n,)."""
+
+    x: FloatArray
+    """Repeat purchase days."""
+    t_x_days: FloatArray
+    """Calendar days from the first purchase to the last."""
+    age_days: FloatArray
+    """Calendar days since the first purchase."""
+    t_x_operational: FloatArray
+    age_operational: FloatArray
+    ahead_operational: FloatArray
+    """The horizon; above 0."""
+    now_operational: FloatArray
+    """Operational days since the year began."""
+
+
+def fit_two_clocks(histories: TwoClockHistories, season: Season, start: ParetoNbd) -> ParetoNbd:
+    """Maximum likelihood from the one start, which a fit on the calendar is good enough for: it is a ParetoNbd whose
+    alpha_days is operational and whose beta_days is of the calendar. Raises ValueError where there is no optimum."""
+    low, high = np.array(LOG_BOUNDS).T
+    at = np.clip(np.log([start.r, start.alpha_days, start.s, start.beta_days]), low, high)
+    for rows_max in (APPROACH_CUSTOMERS_MAX, FIT_CUSTOMERS_MAX):
+        rows = TwoClockHistories(*(each[:: -(-len(each) // rows_max) or 1] for each in histories))
+        objective = _objective(season, rows)
+        found = minimize(
+            objective, at, jac=True, method="L-BFGS-B", bounds=LOG_BOUNDS,
+            options={"ftol": _FTOL, "maxiter": _ITERATIONS_MAX},
+        )  # fmt: skip
+        at = found.x
+    if not np.isfinite(found.fun):
+        raise ValueError("Pareto/NBD on two clocks has no likelihood for these histories")
+    return ParetoNbd(*np.exp(at).tolist())
+
+
+def _objective(season: Season, rows: TwoClockHistories) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+    def negative_mean(log_theta: FloatArray) -> tuple[float, FloatArray]:
+        theta = np.exp(log_theta)
+        value, gradient = log_likelihood(ParetoNbd(*theta.tolist()), season, rows)
+        return -value / len(rows.x), -gradient * theta / len(rows.x)
+
+    return negative_mean
+
+
+def log_likelihood(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> tuple[float, FloatArray]:
+    """Σ over the customers, without the terms that no parameter moves, and its gradient in (r, α, s, β).
+
+    D is differentiated as ∫ S f(Λ) dΛ with f the law of u, so that each derivative is a mean over the same nodes."""
+    r, alpha, s, beta = params.r, params.alpha_days, params.s, params.beta_days
+    n, last_a, last_b = r + histories.x, alpha + histories.t_x_operational, beta + histories.t_x_days
+    silent = _silent(params, histories)
+    u = _between(silent)
+    waited = np.exp(-np.log(u) / n[:, None])
+    ahead = last_a[:, None] * waited - (alpha + histories.age_operational)[:, None]
+    log_lived, survived = _survival(params, season, histories, last_b, ahead)
+    mass = survived * unit_nodes()[1] * (1 - silent)[:, None]
+    died = np.maximum(silent + ((1 - survived) * unit_nodes()[1]).sum(axis=1) * (1 - silent), DIED_MIN)
+    value = gammaln(n) - gammaln(r) + r * np.log(alpha) - n * np.log(last_a)
+    value += s * (np.log(beta) - np.log(last_b)) + np.log(died)
+    by = (
+        (mass * (1 + np.log(u))).sum(axis=1) / n,
+        (mass * (n[:, None] - (n[:, None] + 1) / waited)).sum(axis=1) / last_a,
+        (mass * (np.log(last_b)[:, None] - log_lived)).sum(axis=1),
+        s * (mass * (1 / last_b[:, None] - np.exp(-log_lived))).sum(axis=1),
+    )
+    direct = (
+        digamma(n) - digamma(r) + np.log(alpha) - np.log(last_a),
+        r / alpha - n / last_a,
+        np.log(beta) - np.log(last_b),
+        s / beta - s / last_b,
+    )
+    gradient = [float((one - each / died).sum()) for one, each in zip(direct, by, strict=True)]
+    return float(value.sum()), np.array(gradient)
+
+
+def predict_two_clocks(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> Outlook:
+    """Over each row's horizon; the ONNX graph repeats it operation by operation. params: as of fit_two_clocks()."""
+    starts = range(0, max(len(histories.x), 1), ROWS_AT_ONCE)
+    parts = [TwoClockHistories(*(each[start : start + ROWS_AT_ONCE] for each in histories)) for start in starts]
+    return Outlook(*map(np.concatenate, zip(*(_predicted(params, season, each) for each in parts), strict=True)))
+
+
+def _predicted(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> Outlook:
+    n = params.r + histories.x
+    last_a, age_a = (params.alpha_days + each for each in (histories.t_x_operational, histories.age_operational))
+    last_b, age_b = (params.beta_days + each for each in (histories.t_x_days, histories.age_days))
+    silent, unbought = _silent(params, histories), _unbought(params, histories)
+    to_died, to_order = (
+        since[:, None] * np.exp(-np.log(_between(u_end)) / n[:, None]) - age_a[:, None]
+        for since, u_end in ((last_a, silent), (age_a, unbought))
+    )
+    meanwhile = histories.ahead_operational[:, None] * unit_nodes()[0]
+    while_silent, until_order, ahead = (
+        _mean_survival(params, season, histories, since, nodes)
+        for since, nodes in ((last_b, to_died), (age_b, to_order), (age_b, meanwhile))
+    )
+    died = np.maximum(silent + (1 - silent) * (1 - while_silent), DIED_MIN)
+    alive = np.minimum(silent * np.exp(-params.s * (np.log(age_b) - np.log(last_b))) / died, 1.0)
+    if_alive = n / age_a * histories.ahead_operational * ahead
+    return Outlook(alive, alive * if_alive, alive * (1 - unbought) * until_order)
+
+
+def _silent(params: ParetoNbd, histories: TwoClockHistories) -> FloatArray:
+    """u(T)."""
+    age_a, last_a = (
+        params.alpha_days + each for each in (histories.age_operational, histories.t_x_operational)
+    )  # fmt: skip
+    return _falling((params.r + histories.x) * (np.log(age_a) - np.log(last_a)))
+
+
+def _unbought(params: ParetoNbd, histories: TwoClockHistories) -> FloatArray:
+    """u', of the horizon."""
+    age_a = params.alpha_days + histories.age_operational
+    further = np.log(age_a + histories.ahead_operational) - np.log(age_a)
+    return _falling((params.r + histories.x) * further)
+
+
+def _falling(exponent: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(-np.minimum(exponent, EXPONENT_MAX)), dtype=np.float64)
+
+
+def _between(u_end: FloatArray) -> FloatArray:
+    """Nodes of u from u_end to 1, (n, nodes)."""
+    return u_end[:, None] + (1 - u_end)[:, None] * unit_nodes()[0]
+
+
+def _mean_survival(
+    params: ParetoNbd, season: Season, histories: TwoClockHistories, since: FloatArray, ahead: FloatArray
+) -> FloatArray:
+    """Mean of (since / (β + τ))^s over the nodes, (n,)."""
+    _, survived = _survival(params, season, histories, since, ahead)
+    return np.asarray((survived * unit_nodes()[1]).sum(axis=1), dtype=np.float64)
+
+
+def _survival(
+    params: ParetoNbd, season: Season, histories: TwoClockHistories, since: FloatArray, ahead: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """log(β + τ) and (since / (β + τ))^s at nodes `ahead` operational days from now, (n, nodes) each."""
+    now = histories.now_operational[:, None]
+    days = season.calendar(now + ahead) - season.calendar(now)
+    log_lived = np.log(np.maximum((params.beta_days + histories.age_days)[:, None] + days, since[:, None]))
+    return log_lived, np.exp(-params.s * (log_lived - np.log(since)[:, None]))
