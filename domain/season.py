@@ -20,6 +20,7 @@ YEAR_DAYS = 365.25
 BINS = 52
 BIN_DAYS = YEAR_DAYS / BINS
 LEADS = 1024
+"""Places of Season.lead_days: one each third of an operational day."""
 
 HISTORY_DAYS_MIN = 358
 """A year but for a week, which the weeks beside it tell of: a shop's first order comes some days after it opens."""

@@ -36,9 +36,10 @@ LOG_BOUNDS = ((-6.0, 6.0), (-3.0, 11.0), (-6.0, 5.0), (-3.0, 11.0))
 """Of r, α, s and β; the times in days."""
 ROWS_AT_ONCE = 8192
 """Each takes a hundred numbers many times over."""
+DIED_MIN = 1e-300
+"""Of D, where neither silence nor leaving leaves any: its logarithm stays finite."""
 _FTOL = 1e-10
 _ITERATIONS_MAX = 200
-DIED_MIN = 1e-300
 
 
 class TwoClockHistories(NamedTuple):
@@ -145,9 +146,7 @@ def _predicted(params: ParetoNbd, season: Season, histories: TwoClockHistories) 
 
 def _silent(params: ParetoNbd, histories: TwoClockHistories) -> FloatArray:
     """u(T)."""
-    age_a, last_a = (
-        params.alpha_days + each for each in (histories.age_operational, histories.t_x_operational)
-    )  # fmt: skip
+    last_a, age_a = (params.alpha_days + each for each in (histories.t_x_operational, histories.age_operational))
     return _falling((params.r + histories.x) * (np.log(age_a) - np.log(last_a)))
 
 

@@ -36,6 +36,7 @@ from services.trainer.history import Daily, TrainingSet
 Floats = NDArray[np.float64]
 
 SEASONAL_MODEL = "Pareto/NBD"
+"""The one in which customers leave by themselves, and so by a clock of their own; in the others an order decides."""
 FITS = {"BG/NBD": fit_bg_nbd, "MBG/NBD": fit_mbg_nbd, "Pareto/NBD": fit_pareto_nbd}
 """The purchase models that compete, by name."""
 

@@ -94,3 +94,12 @@ def test_the_month_before_the_peak_is_longer_than_the_one_half_a_year_later() ->
 def test_what_is_no_season_is_refused(multipliers: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="multipliers"):
         Season(multipliers)
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.5, 0.85])
+def test_the_calendar_gives_back_the_day_that_the_seasons_clock_was_asked_about(amplitude: float) -> None:
+    season = season_of(amplitude, 0.9)
+    days = np.linspace(-900.0, 900.0, 3001)
+    # Where it runs slowly, a third of an operational day is two of the calendar: a line between them is not exact.
+    np.testing.assert_allclose(season.calendar(season.operational(days)), days, atol=0.3)
+    assert (np.diff(season.calendar(np.linspace(0.0, 800.0, 5000))) > 0).all()
