@@ -1,7 +1,14 @@
 """Buy-till-you-die models: BG/NBD, MBG/NBD, Pareto/NBD for purchases, Gamma-Gamma for spend; fit, predict, and the
 fixed-node forms that the ONNX graph is built from. It must never read a file, a clock or a random number."""
 
-from domain.btyd.fitting import REPEAT_BUYERS_MIN, fit_bg_nbd, fit_gamma_gamma, fit_mbg_nbd, fit_pareto_nbd
+from domain.btyd.fitting import (
+    REPEAT_BUYERS_MIN,
+    fit_bg_nbd,
+    fit_gamma_gamma,
+    fit_mbg_nbd,
+    fit_pareto_nbd,
+    fit_two_clocks,
+)
 from domain.btyd.histories import PurchaseHistories, purchase_histories
 from domain.btyd.parameters import (
     BgNbd,
@@ -26,7 +33,7 @@ from domain.btyd.quadrature import (
     expected_orders_quadrature,
     quadrature,
 )
-from domain.btyd.two_clocks import TwoClockHistories, fit_two_clocks, predict_two_clocks
+from domain.btyd.two_clocks import TwoClockHistories, predict_two_clocks
 
 __all__ = [
     "REPEAT_BUYERS_MIN",

@@ -23,6 +23,8 @@ from domain.btyd.parameters import (
     ParetoNbd,
     SpendModelFit,
 )
+from domain.btyd.two_clocks import TwoClockHistories, two_clocks_loglik
+from domain.season import Season
 
 REPEAT_BUYERS_MIN = 10
 # Starting points are compared on at most this many rows; the best is followed on more of them, then on all.
@@ -60,6 +62,35 @@ def fit_mbg_nbd(histories: PurchaseHistories) -> OrderModelFit:
 def fit_pareto_nbd(histories: PurchaseHistories) -> OrderModelFit:
     """Pareto/NBD by maximum likelihood. Raises NotEnoughRepeatBuyers, a ValueError, below REPEAT_BUYERS_MIN of them."""
     return _fit_orders("Pareto/NBD", pareto_loglik, histories, ("r", "alpha_days", "s", "beta_days"), ParetoNbd)
+
+
+TWO_CLOCKS_ROWS_MAX = 16_000
+"""Evenly spread; more would tell nothing that the season's own error does not hide."""
+TWO_CLOCKS_LOG_BOUNDS = [(-6.0, 6.0), (-3.0, 11.0), (-6.0, 5.0), (-3.0, 11.0)]
+"""Of r, α, s and β; the times in days."""
+TWO_CLOCKS_FTOL = 1e-10
+
+
+def fit_two_clocks(histories: TwoClockHistories, season: Season, start: ParetoNbd) -> ParetoNbd:
+    """Pareto/NBD on two clocks by maximum likelihood: alpha_days is operational, beta_days is of the calendar.
+
+    start: the only one; a fit on the calendar is good enough. Raises ValueError where there is no optimum."""
+
+    def objective(rows: TwoClockHistories) -> Objective:
+        def negative_mean(log_theta: FloatArray) -> tuple[float, FloatArray]:
+            theta = np.exp(log_theta)
+            value, gradient = two_clocks_loglik(ParetoNbd(*theta.tolist()), season, rows)
+            return -value / len(rows.x), -gradient * theta / len(rows.x)
+
+        return negative_mean
+
+    log_theta, value = np.log([start.r, start.alpha_days, start.s, start.beta_days]), np.inf
+    for rows_max in (EXPLORE_ROWS_MAX, TWO_CLOCKS_ROWS_MAX):
+        found = _minimise(objective(histories.thinned(rows_max)), log_theta, TWO_CLOCKS_LOG_BOUNDS, TWO_CLOCKS_FTOL)
+        log_theta, value = found.log_theta, found.value
+    if not np.isfinite(value):
+        raise ValueError("Pareto/NBD on two clocks has no likelihood for these histories")
+    return ParetoNbd(*np.exp(log_theta).tolist())
 
 
 def _fit_orders(

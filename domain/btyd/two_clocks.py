@@ -16,11 +16,9 @@ moves, Γ(k)/Γ(r) α^r (α + Λ_x)^−k (β/(β + t_x))^s · D, D = u(T) + ∫_
     E[orders until T + t | alive] = k/(α + Λ(T)) ∫_{Λ(T)}^{Λ(T+t)} S(τ(Λ))/S(T) dΛ.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import digamma, gammaln
 
 from domain.btyd.lifetime_integral import unit_nodes
@@ -28,18 +26,10 @@ from domain.btyd.parameters import FloatArray, Outlook, ParetoNbd
 from domain.btyd.quadrature import EXPONENT_MAX
 from domain.season import Season
 
-FIT_CUSTOMERS_MAX = 16_000
-"""Evenly spread; more would tell nothing that the season's own error does not hide."""
-APPROACH_CUSTOMERS_MAX = 2000
-"""Of these alone the search finds about where the optimum is."""
-LOG_BOUNDS = ((-6.0, 6.0), (-3.0, 11.0), (-6.0, 5.0), (-3.0, 11.0))
-"""Of r, α, s and β; the times in days."""
 ROWS_AT_ONCE = 8192
 """Each takes a hundred numbers many times over."""
 DIED_MIN = 1e-300
 """Of D, where neither silence nor leaving leaves any: its logarithm stays finite."""
-_FTOL = 1e-10
-_ITERATIONS_MAX = 200
 
 
 class TwoClockHistories(NamedTuple):
@@ -58,44 +48,23 @@ class TwoClockHistories(NamedTuple):
     now_operational: FloatArray
     """Operational days since the year began."""
 
-
-def fit_two_clocks(histories: TwoClockHistories, season: Season, start: ParetoNbd) -> ParetoNbd:
-    """Maximum likelihood from the one start, which a fit on the calendar is good enough for: it is a ParetoNbd whose
-    alpha_days is operational and whose beta_days is of the calendar. Raises ValueError where there is no optimum."""
-    low, high = np.array(LOG_BOUNDS).T
-    at = np.clip(np.log([start.r, start.alpha_days, start.s, start.beta_days]), low, high)
-    for rows_max in (APPROACH_CUSTOMERS_MAX, FIT_CUSTOMERS_MAX):
-        rows = TwoClockHistories(*(each[:: -(-len(each) // rows_max) or 1] for each in histories))
-        objective = _objective(season, rows)
-        found = minimize(
-            objective, at, jac=True, method="L-BFGS-B", bounds=LOG_BOUNDS,
-            options={"ftol": _FTOL, "maxiter": _ITERATIONS_MAX},
-        )  # fmt: skip
-        at = found.x
-    if not np.isfinite(found.fun):
-        raise ValueError("Pareto/NBD on two clocks has no likelihood for these histories")
-    return ParetoNbd(*np.exp(at).tolist())
+    def thinned(self, rows_max: int) -> "TwoClockHistories":
+        """At most so many of them, evenly spread."""
+        step = max(1, -(-len(self.x) // rows_max))
+        return TwoClockHistories(*(each[::step] for each in self))
 
 
-def _objective(season: Season, rows: TwoClockHistories) -> Callable[[FloatArray], tuple[float, FloatArray]]:
-    def negative_mean(log_theta: FloatArray) -> tuple[float, FloatArray]:
-        theta = np.exp(log_theta)
-        value, gradient = log_likelihood(ParetoNbd(*theta.tolist()), season, rows)
-        return -value / len(rows.x), -gradient * theta / len(rows.x)
-
-    return negative_mean
-
-
-def log_likelihood(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> tuple[float, FloatArray]:
+def two_clocks_loglik(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> tuple[float, FloatArray]:
     """Σ over the customers, without the terms that no parameter moves, and its gradient in (r, α, s, β).
 
     D is differentiated as ∫ S f(Λ) dΛ with f the law of u, so that each derivative is a mean over the same nodes."""
     r, alpha, s, beta = params.r, params.alpha_days, params.s, params.beta_days
-    n, last_a, last_b = r + histories.x, alpha + histories.t_x_operational, beta + histories.t_x_days
-    silent = _silent(params, histories)
+    n, last_b = r + histories.x, beta + histories.t_x_days
+    last_a, age_a = alpha + histories.t_x_operational, alpha + histories.age_operational
+    silent = _unbought(n, last_a, age_a)
     u = _between(silent)
     waited = np.exp(-np.log(u) / n[:, None])
-    ahead = last_a[:, None] * waited - (alpha + histories.age_operational)[:, None]
+    ahead = last_a[:, None] * waited - age_a[:, None]
     log_lived, survived = _survival(params, season, histories, last_b, ahead)
     mass = survived * unit_nodes()[1] * (1 - silent)[:, None]
     died = np.maximum(silent + ((1 - survived) * unit_nodes()[1]).sum(axis=1) * (1 - silent), DIED_MIN)
@@ -118,7 +87,7 @@ def log_likelihood(params: ParetoNbd, season: Season, histories: TwoClockHistori
 
 
 def predict_two_clocks(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> Outlook:
-    """Over each row's horizon; the ONNX graph repeats it operation by operation. params: as of fit_two_clocks()."""
+    """Over each row's horizon; the ONNX graph repeats it operation by operation. params: as fit_two_clocks() gives."""
     starts = range(0, max(len(histories.x), 1), ROWS_AT_ONCE)
     parts = [TwoClockHistories(*(each[start : start + ROWS_AT_ONCE] for each in histories)) for start in starts]
     return Outlook(*map(np.concatenate, zip(*(_predicted(params, season, each) for each in parts), strict=True)))
@@ -128,7 +97,7 @@ def _predicted(params: ParetoNbd, season: Season, histories: TwoClockHistories) 
     n = params.r + histories.x
     last_a, age_a = (params.alpha_days + each for each in (histories.t_x_operational, histories.age_operational))
     last_b, age_b = (params.beta_days + each for each in (histories.t_x_days, histories.age_days))
-    silent, unbought = _silent(params, histories), _unbought(params, histories)
+    silent, unbought = _unbought(n, last_a, age_a), _unbought(n, age_a, age_a + histories.ahead_operational)
     to_died, to_order = (
         since[:, None] * np.exp(-np.log(_between(u_end)) / n[:, None]) - age_a[:, None]
         for since, u_end in ((last_a, silent), (age_a, unbought))
@@ -144,21 +113,9 @@ def _predicted(params: ParetoNbd, season: Season, histories: TwoClockHistories) 
     return Outlook(alive, alive * if_alive, alive * (1 - unbought) * until_order)
 
 
-def _silent(params: ParetoNbd, histories: TwoClockHistories) -> FloatArray:
-    """u(T)."""
-    last_a, age_a = (params.alpha_days + each for each in (histories.t_x_operational, histories.age_operational))
-    return _falling((params.r + histories.x) * (np.log(age_a) - np.log(last_a)))
-
-
-def _unbought(params: ParetoNbd, histories: TwoClockHistories) -> FloatArray:
-    """u', of the horizon."""
-    age_a = params.alpha_days + histories.age_operational
-    further = np.log(age_a + histories.ahead_operational) - np.log(age_a)
-    return _falling((params.r + histories.x) * further)
-
-
-def _falling(exponent: FloatArray) -> FloatArray:
-    return np.asarray(np.exp(-np.minimum(exponent, EXPONENT_MAX)), dtype=np.float64)
+def _unbought(n: FloatArray, since: FloatArray, until: FloatArray) -> FloatArray:
+    """u at `until`, of what is 1 at `since`: operational ages plus α, (n,)."""
+    return np.asarray(np.exp(-np.minimum(n * (np.log(until) - np.log(since)), EXPONENT_MAX)), dtype=np.float64)
 
 
 def _between(u_end: FloatArray) -> FloatArray:

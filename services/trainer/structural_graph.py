@@ -73,16 +73,15 @@ def _outlook(
     """structural.Structural._outlook."""
     assert structural.orders is not None
     if structural.seasonal is None:
-        ahead = 0.0 * found.x + float(horizon_days)
-        return _purchases(builder, structural.orders, found, ahead, horizon_days)
+        return _purchases(builder, structural.orders, found, float(horizon_days))
     return _two_clocks(builder, structural.seasonal, found, float(horizon_days))
 
 
 def _purchases(
-    builder: GraphBuilder, orders: OrderModel, found: StatisticsNodes, horizon: Tensor, horizon_longest_days: float
+    builder: GraphBuilder, orders: OrderModel, found: StatisticsNodes, horizon_days: float
 ) -> tuple[Tensor, Tensor]:
     """Expected purchase days and P(at least one): domain.btyd.quadrature.evaluate."""
-    nodes = quadrature(orders, horizon_longest_days)
+    nodes, horizon = quadrature(orders, horizon_days), 0.0 * found.x + horizon_days
     if isinstance(nodes, BetaQuadrature):
         return _beta(builder, nodes, found, horizon)
     return _lifetime(builder, nodes, found, horizon)
