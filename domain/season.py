@@ -80,6 +80,8 @@ class Season(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def calendar(self, operational_days: Floats) -> Floats:
         """Inverse of operational(), as straight lines between the places of lead_days. Same shape."""
+        if self == NO_SEASON:
+            return operational_days
         leads = self.lead_days
         years = operational_days / YEAR_DAYS
         place = (years - np.floor(years)) * LEADS
@@ -91,6 +93,10 @@ class Season(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         years = position_days / YEAR_DAYS
         within = (years - np.floor(years)) * YEAR_DAYS
         return np.asarray(np.interp(within, np.arange(BINS + 1) * BIN_DAYS, self.surplus_days))
+
+
+NO_SEASON = Season((1.0,) * BINS)
+"""Every day is like every other: its clock is the calendar's."""
 
 
 class WeeklyFit(NamedTuple):

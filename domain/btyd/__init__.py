@@ -3,10 +3,12 @@ fixed-node forms that the ONNX graph is built from. It must never read a file, a
 
 from domain.btyd.fitting import (
     REPEAT_BUYERS_MIN,
+    TwoClassFit,
     fit_bg_nbd,
     fit_gamma_gamma,
     fit_mbg_nbd,
     fit_pareto_nbd,
+    fit_two_classes,
     fit_two_clocks,
 )
 from domain.btyd.histories import PurchaseHistories, purchase_histories
@@ -33,6 +35,7 @@ from domain.btyd.quadrature import (
     expected_orders_quadrature,
     quadrature,
 )
+from domain.btyd.two_classes import Prospects, SecondClass, SpendHistories, predict_two_classes
 from domain.btyd.two_clocks import TwoClockHistories, predict_two_clocks
 
 __all__ = [
@@ -47,9 +50,13 @@ __all__ = [
     "OrderModelFit",
     "Outlook",
     "ParetoNbd",
+    "Prospects",
     "PurchaseHistories",
     "Quadrature",
+    "SecondClass",
+    "SpendHistories",
     "SpendModelFit",
+    "TwoClassFit",
     "TwoClockHistories",
     "evaluate",
     "expected_orders_quadrature",
@@ -58,9 +65,11 @@ __all__ = [
     "fit_gamma_gamma",
     "fit_mbg_nbd",
     "fit_pareto_nbd",
+    "fit_two_classes",
     "fit_two_clocks",
     "order_model_from_json",
     "predict",
+    "predict_two_classes",
     "predict_two_clocks",
     "purchase_histories",
     "quadrature",

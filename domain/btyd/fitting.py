@@ -5,13 +5,13 @@ error, parameters at the edge of the search are named."""
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
-from scipy.special import digamma, gammaln
 
 from domain.btyd.histories import PurchaseHistories
-from domain.btyd.likelihood import bg_loglik, mbg_loglik, pareto_loglik
+from domain.btyd.likelihood import bg_loglik, gamma_gamma_loglik, mbg_loglik, pareto_loglik
 from domain.btyd.parameters import (
     BgNbd,
     FloatArray,
@@ -22,6 +22,13 @@ from domain.btyd.parameters import (
     OrderModelFit,
     ParetoNbd,
     SpendModelFit,
+)
+from domain.btyd.two_classes import (
+    BOUNDS,
+    SecondClass,
+    SpendHistories,
+    one_class_loglik,
+    two_classes_loglik,
 )
 from domain.btyd.two_clocks import TwoClockHistories, two_clocks_loglik
 from domain.season import Season
@@ -37,6 +44,11 @@ FTOL = 1e-14
 # A shape of 1,000 is a spread of 3 %: nothing that data could tell from no spread at all.
 LOG_SHAPE_BOUNDS = (np.log(1e-3), np.log(1e3))
 LOG_SCALE_BOUNDS = (np.log(1e-5), np.log(1e5))
+
+
+def _log_odds(share: float) -> float:
+    return float(np.log(share / (1 - share)))
+
 
 LogLik = Callable[[FloatArray, PurchaseHistories], tuple[float, FloatArray]]
 Objective = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -80,7 +92,7 @@ def fit_two_clocks(histories: TwoClockHistories, season: Season, start: ParetoNb
         def negative_mean(log_theta: FloatArray) -> tuple[float, FloatArray]:
             theta = np.exp(log_theta)
             value, gradient = two_clocks_loglik(ParetoNbd(*theta.tolist()), season, rows)
-            return -value / len(rows.x), -gradient * theta / len(rows.x)
+            return -float(value.sum()) / len(rows.x), -gradient.sum(axis=1) * theta / len(rows.x)
 
         return negative_mean
 
@@ -91,6 +103,92 @@ def fit_two_clocks(histories: TwoClockHistories, season: Season, start: ParetoNb
     if not np.isfinite(value):
         raise ValueError("Pareto/NBD on two clocks has no likelihood for these histories")
     return ParetoNbd(*np.exp(log_theta).tolist())
+
+
+SECOND_CLASSES = (SecondClass(0.03, 8.0, 2.0), SecondClass(0.15, 2.5, 1.4))
+"""Where the search for one begins: few who buy much, and more who buy somewhat more."""
+TWO_CLASSES_EXPLORE_ROWS_MAX, TWO_CLASSES_ROWS_MAX = 3000, 10_000
+"""Customers that a search begins on and ends on: of a hundredth, thirty and a hundred."""
+TWO_CLASSES_LOG_BOUNDS = [
+    *TWO_CLOCKS_LOG_BOUNDS,
+    LOG_SHAPE_BOUNDS,
+    LOG_SHAPE_BOUNDS,
+    LOG_SCALE_BOUNDS,
+    (_log_odds(BOUNDS[0][0]), _log_odds(BOUNDS[0][1])),
+    *((np.log(low), np.log(high)) for low, high in BOUNDS[1:]),
+]
+"""As the gradient of two_classes_loglik() has them; money by its mean."""
+
+
+class TwoClassFit(NamedTuple):
+    """Fitted parameters of both classes; `orders` and `spend` are the usual one's."""
+
+    orders: ParetoNbd
+    spend: GammaGamma
+    second: SecondClass
+    gain: float
+    """Of log-likelihood, of purchases and spend together, against one class."""
+    customers: int
+    """That it was fitted to."""
+
+
+def fit_two_classes(
+    histories: TwoClockHistories,
+    season: Season,
+    spent: SpendHistories,
+    orders: ParetoNbd,
+    spend: GammaGamma,
+    second: SecondClass | None = None,
+) -> TwoClassFit:
+    """Pareto/NBD and Gamma-Gamma with a second class, together, by maximum likelihood.
+
+    orders, spend: of one class, fitted to the same customers, where the search begins. second: known already; without
+    it, it is searched for from each of SECOND_CLASSES. Raises ValueError where there is no optimum."""
+    paid = spent.paid_days >= 1
+    unit = float(spent.mean_spend[paid].mean()) if paid.any() else 1.0
+
+    def rows(rows_max: int) -> tuple[TwoClockHistories, SpendHistories]:
+        return histories.thinned(rows_max), spent.thinned(rows_max, unit)
+
+    def objective(rows_max: int) -> Objective:
+        customers = rows(rows_max)
+
+        def negative_mean(log_theta: FloatArray) -> tuple[float, FloatArray]:
+            value, gradient = two_classes_loglik(*_two_classes(log_theta), season, *customers)
+            return -value / len(customers[0].x), -gradient / len(customers[0].x)
+
+        return negative_mean
+
+    one_class = np.log([orders.r, orders.alpha_days, orders.s, orders.beta_days])
+    gamma = spend.gamma_money / unit
+    one_class = np.append(one_class, np.log([spend.p, spend.q - 1, gamma]))
+    starts = [
+        np.append(one_class, [_log_odds(each.share), np.log(each.spend_factor), np.log(each.rate_factor)])
+        for each in (SECOND_CLASSES if second is None else (second,))
+    ]
+    bounds = TWO_CLASSES_LOG_BOUNDS
+    if second is not None:
+        bounds = [*bounds[:-3], *((known, known) for known in starts[0][-3:].tolist())]
+    explored = [_minimise(objective(TWO_CLASSES_EXPLORE_ROWS_MAX), each, bounds, FTOL_ON_THE_WAY) for each in starts]
+    begin = min(explored, key=lambda optimum: optimum.value).log_theta
+    best = _minimise(objective(TWO_CLASSES_ROWS_MAX), begin, bounds, FTOL_ON_THE_WAY)
+    if not np.isfinite(best.value):
+        raise ValueError("Pareto/NBD with two classes has no likelihood for these histories")
+    fitted, in_units, classes = _two_classes(best.log_theta)
+    fitted_spend = GammaGamma(in_units.p, in_units.q, in_units.gamma_money * unit)
+    customers = rows(TWO_CLASSES_ROWS_MAX)
+    alone = one_class_loglik(orders, msgspec.structs.replace(spend, gamma_money=gamma), season, *customers)
+    count = len(customers[0].x)
+    return TwoClassFit(fitted, fitted_spend, second or classes, -best.value * count - alone, count)
+
+
+def _two_classes(log_theta: FloatArray) -> tuple[ParetoNbd, GammaGamma, SecondClass]:
+    *orders, p, q_less_1, gamma, odds, spend_factor, rate_factor = np.exp(log_theta).tolist()
+    return (
+        ParetoNbd(*orders),
+        GammaGamma(p, q_less_1 + 1, gamma),
+        SecondClass(odds / (1 + odds), spend_factor, rate_factor),
+    )
 
 
 def _fit_orders(
@@ -217,27 +315,10 @@ def fit_gamma_gamma(orders: ArrayLike, mean_spend: ArrayLike) -> SpendModelFit:
     )
 
 
-def gamma_gamma_loglik(p: float, q: float, gamma: float, n: FloatArray, mean: FloatArray) -> tuple[float, FloatArray]:
-    """Σ log f(mean | n; p, q, γ) and its gradient in (p, q, γ). Fader & Hardie (2013), eq. 1a."""
-    unique_n, inverse = np.unique(n, return_inverse=True)
-    pn, log_total = p * n, np.log(gamma + n * mean)
-    shape_terms = (gammaln(p * unique_n + q) - gammaln(p * unique_n))[inverse]
-    psi_sum, psi_n = digamma(p * unique_n + q)[inverse], digamma(p * unique_n)[inverse]
-    value = (
-        shape_terms - gammaln(q) + q * np.log(gamma) + (pn - 1) * np.log(mean) + pn * np.log(n) - (pn + q) * log_total
-    )
-    gradient = (
-        n * (psi_sum - psi_n + np.log(n * mean) - log_total),
-        psi_sum - digamma(q) + np.log(gamma) - log_total,
-        q / gamma - (pn + q) / (gamma + n * mean),
-    )
-    return float(value.sum()), np.array([part.sum() for part in gradient])
-
-
 def _spend_objective(n: FloatArray, mean: FloatArray) -> Objective:
     def negative_mean(log_theta: FloatArray) -> tuple[float, FloatArray]:
         p, q_less_1, gamma = np.exp(log_theta)
         value, gradient = gamma_gamma_loglik(float(p), float(q_less_1) + 1, float(gamma), n, mean)
-        return -value / n.size, -gradient * np.array([p, q_less_1, gamma]) / n.size
+        return -float(value.sum()) / n.size, -gradient.sum(axis=1) * np.array([p, q_less_1, gamma]) / n.size
 
     return negative_mean

@@ -1,5 +1,5 @@
-"""Log-likelihoods and their gradients, per history, of BG/NBD, MBG/NBD and Pareto/NBD. Time may be in any unit, as long
-as histories and parameters agree. It must never penalise, clip or skip a history."""
+"""Log-likelihoods and their gradients, per history, of BG/NBD, MBG/NBD, Pareto/NBD and Gamma-Gamma. Time and money may
+be in any unit, as long as histories and parameters agree. It must never penalise, clip or skip a history."""
 
 import numpy as np
 from scipy.special import betaln, digamma, gammaln
@@ -97,3 +97,24 @@ def _pareto_block(theta: FloatArray, histories: PurchaseHistories) -> tuple[floa
         s / beta - s / (beta + age) + p_dead * (s / (beta + age) - (s + 1) * mean_inverse_b),
     )
     return float(weight @ value), np.array([weight @ part for part in gradient])
+
+
+def gamma_gamma_loglik(
+    p: float, q: float, gamma: float, n: FloatArray, mean: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """log f(mean | n; p, q, γ) of each customer, (n,), and its gradient in (p, q, γ), (3, n).
+
+    Fader & Hardie (2013), eq. 1a."""
+    unique_n, inverse = np.unique(n, return_inverse=True)
+    pn, log_total = p * n, np.log(gamma + n * mean)
+    shape_terms = (gammaln(p * unique_n + q) - gammaln(p * unique_n))[inverse]
+    psi_sum, psi_n = digamma(p * unique_n + q)[inverse], digamma(p * unique_n)[inverse]
+    value = (
+        shape_terms - gammaln(q) + q * np.log(gamma) + (pn - 1) * np.log(mean) + pn * np.log(n) - (pn + q) * log_total
+    )
+    gradient = (
+        n * (psi_sum - psi_n + np.log(n * mean) - log_total),
+        psi_sum - digamma(q) + np.log(gamma) - log_total,
+        q / gamma - (pn + q) / (gamma + n * mean),
+    )
+    return value, np.array(gradient)

@@ -11,24 +11,19 @@ from domain.btyd.quadrature import evaluate, quadrature
 BLOCK_ROWS = 2048
 
 
-def predict(
-    params: OrderModel, x: ArrayLike, t_x_days: ArrayLike, age_days: ArrayLike, horizon_days: ArrayLike
-) -> Outlook:
-    """P(alive), expected purchase days and P(at least one) over the next `horizon_days` (one for all, or one a row),
-    arrays of shape (n,).
+def predict(params: OrderModel, x: ArrayLike, t_x_days: ArrayLike, age_days: ArrayLike, horizon_days: float) -> Outlook:
+    """P(alive), expected purchase days and P(at least one) over the next `horizon_days`, arrays of shape (n,).
 
     `x`: repeat purchase days; `t_x_days`: last − first purchase day; `age_days`: T = as_of − first purchase day.
     Raises ValueError for values that are not finite, arrays that do not broadcast, or an impossible horizon.
     """
-    given = (x, t_x_days, age_days, horizon_days)
+    given = (x, t_x_days, age_days)
     columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(c, dtype=np.float64)) for c in given))
     if columns[0].ndim != 1:
         raise ValueError(f"x, t_x_days and age_days must be one-dimensional, got {columns[0].ndim} dimensions")
-    if not all(np.isfinite(column).all() for column in columns[:3]):
+    if not all(np.isfinite(column).all() for column in columns):
         raise ValueError("x, t_x_days and age_days must be finite: leave out customers without a purchase")
-    if not ((columns[3] > 0) & np.isfinite(columns[3])).all():
-        raise ValueError("horizon_days must be > 0 and finite")
-    nodes = quadrature(params, float(columns[3].max(initial=1.0)))
+    nodes = quadrature(params, horizon_days)
     outlook = Outlook(*(np.empty(columns[0].shape) for _ in Outlook._fields))
     for start in range(0, columns[0].size, BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)

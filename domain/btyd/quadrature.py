@@ -112,23 +112,17 @@ def _step(a: float, tolerance: float) -> float:
     return float(np.max(2 * np.pi * distance / (-np.log(tolerance) - a * np.log(np.cos(distance)))))
 
 
-def evaluate(
-    nodes: Quadrature, x: ArrayLike, t_x_days: ArrayLike, age_days: ArrayLike, horizon_days: ArrayLike | None = None
-) -> Outlook:
+def evaluate(nodes: Quadrature, x: ArrayLike, t_x_days: ArrayLike, age_days: ArrayLike) -> Outlook:
     """Predictions for rows of shape (n,), all at once: memory is n × nodes × 8 bytes a few times over.
 
     Rows that no history can have are bent to the nearest one that can: x < 0 → 0, t_x into [0, T].
-    horizon_days: each row's own, at most that of the nodes, which hold for all shorter ones; without it, the nodes'.
     """
     row_x = np.maximum(np.atleast_1d(np.asarray(x, dtype=np.float64)), 0.0)
     row_age = np.maximum(np.atleast_1d(np.asarray(age_days, dtype=np.float64)), 0.0)
     row_t_x = np.minimum(np.maximum(np.atleast_1d(np.asarray(t_x_days, dtype=np.float64)), 0.0), row_age)
-    horizon = np.broadcast_to(
-        np.asarray(nodes.horizon_days if horizon_days is None else horizon_days, dtype=np.float64), row_age.shape
-    )
     if isinstance(nodes, BetaQuadrature):
-        return _evaluate_beta(nodes, row_x, row_t_x, row_age, horizon)
-    return _evaluate_lifetime(nodes, row_x, row_t_x, row_age, horizon)
+        return _evaluate_beta(nodes, row_x, row_t_x, row_age)
+    return _evaluate_lifetime(nodes, row_x, row_t_x, row_age)
 
 
 def expected_orders_quadrature(nodes: Quadrature, x: ArrayLike, t_x_days: ArrayLike, age_days: ArrayLike) -> FloatArray:
@@ -152,16 +146,14 @@ def _p_alive(log_odds_dead: FloatArray) -> FloatArray:
     return 1 / (1 + np.exp(np.minimum(log_odds_dead, EXPONENT_MAX)))
 
 
-def _evaluate_beta(
-    nodes: BetaQuadrature, x: FloatArray, t_x_days: FloatArray, age_days: FloatArray, horizon_days: FloatArray
-) -> Outlook:
+def _evaluate_beta(nodes: BetaQuadrature, x: FloatArray, t_x_days: FloatArray, age_days: FloatArray) -> Outlook:
     """Given alive, λ ~ Gamma(r + x, α + T) and p ~ Beta(a, b + x + first_draws) are independent, so
 
     E[orders | alive] = ∫ Beta(p) (1/p) [1 − (1 + p t/(α+T))^−(r+x)] dp and P(order | alive) = 1 − (1 + t/(α+T))^−(r+x).
     P(alive) = 1/(1 + a/(b+draws−1) ((α+T)/(α+t_x))^(r+x)), and 1 where no draw has been made (BG/NBD, x = 0).
     """
     n = nodes.r + x
-    ratio = horizon_days / (nodes.alpha_days + age_days)
+    ratio = nodes.horizon_days / (nodes.alpha_days + age_days)
     row_weight = x[:, None] * nodes.log_keep + nodes.log_weight
     weight = np.exp(row_weight - row_weight.max(axis=1, keepdims=True))
     z = np.maximum(ratio[:, None] * nodes.p, nodes.ratio_min)
@@ -177,9 +169,7 @@ def _evaluate_beta(
     return Outlook(alive, alive * if_alive, alive * ordered)
 
 
-def _evaluate_lifetime(
-    nodes: LifetimeQuadrature, x: FloatArray, t_x_days: FloatArray, age_days: FloatArray, horizon_days: FloatArray
-) -> Outlook:
+def _evaluate_lifetime(nodes: LifetimeQuadrature, x: FloatArray, t_x_days: FloatArray, age_days: FloatArray) -> Outlook:
     """Given alive, λ ~ Gamma(r + x, α + T) and μ ~ Gamma(s, β + T) are independent (Fader & Hardie 2005), so
 
     E[orders | alive] = (r+x)/(α+T) · (β+T)/(s−1) · [1 − ((β+T)/(β+T+t))^(s−1)] in closed form,
@@ -198,9 +188,9 @@ def _evaluate_lifetime(
     alive = _p_alive(log_odds)
 
     rate = n / age_a
-    ordered = rate * lifetime_nodes(age_a, age_b, n + 1, nodes.s, horizon_days).mass.sum(axis=1)
+    ordered = rate * lifetime_nodes(age_a, age_b, n + 1, nodes.s, nodes.horizon_days).mass.sum(axis=1)
     gap = nodes.s - 1
-    z = np.maximum(horizon_days / age_b, LIFETIME_RATIO_MIN)
+    z = np.maximum(nodes.horizon_days / age_b, LIFETIME_RATIO_MIN)
     grown = _log1p(z)
     # A property of the model, not of the row: decided when the graph is built.
     nearly_one = abs(gap) < SHAPE_GAP_MIN
@@ -209,7 +199,7 @@ def _evaluate_lifetime(
         if nearly_one
         else -_expm1(np.maximum(-gap * grown, -EXPONENT_MAX)) / (gap * z)
     )
-    if_alive = rate * horizon_days * lived_share
+    if_alive = rate * nodes.horizon_days * lived_share
     return Outlook(alive, alive * if_alive, alive * np.minimum(ordered, 1.0))
 
 

@@ -26,8 +26,8 @@ from domain.btyd.parameters import FloatArray, Outlook, ParetoNbd
 from domain.btyd.quadrature import EXPONENT_MAX
 from domain.season import Season
 
-ROWS_AT_ONCE = 8192
-"""Each takes a hundred numbers many times over."""
+ROWS_AT_ONCE = 1024
+"""Each takes a hundred numbers many times over: so many stay within the cache."""
 DIED_MIN = 1e-300
 """Of D, where neither silence nor leaving leaves any: its logarithm stays finite."""
 
@@ -54,27 +54,37 @@ class TwoClockHistories(NamedTuple):
         return TwoClockHistories(*(each[::step] for each in self))
 
 
-def two_clocks_loglik(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> tuple[float, FloatArray]:
-    """Σ over the customers, without the terms that no parameter moves, and its gradient in (r, α, s, β).
+def two_clocks_loglik(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> tuple[FloatArray, FloatArray]:
+    """Of each customer, (n,), without the terms that no parameter moves, and its gradient in (r, α, s, β), (4, n).
 
     D is differentiated as ∫ S f(Λ) dΛ with f the law of u, so that each derivative is a mean over the same nodes."""
+    values, gradients = zip(*(_loglik(params, season, block) for block in _blocks(histories)), strict=True)
+    return np.concatenate(values), np.concatenate(gradients, axis=1)
+
+
+def _blocks(histories: TwoClockHistories) -> list[TwoClockHistories]:
+    starts = range(0, max(len(histories.x), 1), ROWS_AT_ONCE)
+    return [TwoClockHistories(*(each[start : start + ROWS_AT_ONCE] for each in histories)) for start in starts]
+
+
+def _loglik(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> tuple[FloatArray, FloatArray]:
     r, alpha, s, beta = params.r, params.alpha_days, params.s, params.beta_days
     n, last_b = r + histories.x, beta + histories.t_x_days
     last_a, age_a = alpha + histories.t_x_operational, alpha + histories.age_operational
     silent = _unbought(n, last_a, age_a)
-    u = _between(silent)
-    waited = np.exp(-np.log(u) / n[:, None])
+    log_u = np.log(_between(silent))
+    waited = np.exp(-log_u / n[:, None])
     ahead = last_a[:, None] * waited - age_a[:, None]
-    log_lived, survived = _survival(params, season, histories, last_b, ahead)
+    lived, log_lived, survived = _survival(params, season, histories, last_b, ahead)
     mass = survived * unit_nodes()[1] * (1 - silent)[:, None]
     died = np.maximum(silent + ((1 - survived) * unit_nodes()[1]).sum(axis=1) * (1 - silent), DIED_MIN)
     value = gammaln(n) - gammaln(r) + r * np.log(alpha) - n * np.log(last_a)
     value += s * (np.log(beta) - np.log(last_b)) + np.log(died)
     by = (
-        (mass * (1 + np.log(u))).sum(axis=1) / n,
+        (mass * (1 + log_u)).sum(axis=1) / n,
         (mass * (n[:, None] - (n[:, None] + 1) / waited)).sum(axis=1) / last_a,
         (mass * (np.log(last_b)[:, None] - log_lived)).sum(axis=1),
-        s * (mass * (1 / last_b[:, None] - np.exp(-log_lived))).sum(axis=1),
+        s * (mass * (1 / last_b[:, None] - 1 / lived)).sum(axis=1),
     )
     direct = (
         digamma(n) - digamma(r) + np.log(alpha) - np.log(last_a),
@@ -82,18 +92,30 @@ def two_clocks_loglik(params: ParetoNbd, season: Season, histories: TwoClockHist
         np.log(beta) - np.log(last_b),
         s / beta - s / last_b,
     )
-    gradient = [float((one - each / died).sum()) for one, each in zip(direct, by, strict=True)]
-    return float(value.sum()), np.array(gradient)
+    return value, np.array([one - each / died for one, each in zip(direct, by, strict=True)])
+
+
+class Told(NamedTuple):
+    """An outlook, and how likely each history was."""
+
+    outlook: Outlook
+    log_evidence: FloatArray
+    """Log-likelihood without the terms that are the same for every α, (n,)."""
 
 
 def predict_two_clocks(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> Outlook:
     """Over each row's horizon; the ONNX graph repeats it operation by operation. params: as fit_two_clocks() gives."""
-    starts = range(0, max(len(histories.x), 1), ROWS_AT_ONCE)
-    parts = [TwoClockHistories(*(each[start : start + ROWS_AT_ONCE] for each in histories)) for start in starts]
-    return Outlook(*map(np.concatenate, zip(*(_predicted(params, season, each) for each in parts), strict=True)))
+    return predict_with_evidence(params, season, histories).outlook
 
 
-def _predicted(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> Outlook:
+def predict_with_evidence(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> Told:
+    """predict_two_clocks(), and what tells how likely these parameters are against others with the same r, s and β."""
+    parts = [_told(params, season, block) for block in _blocks(histories)]
+    outlook = Outlook(*map(np.concatenate, zip(*(part.outlook for part in parts), strict=True)))
+    return Told(outlook, np.concatenate([part.log_evidence for part in parts]))
+
+
+def _told(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> Told:
     n = params.r + histories.x
     last_a, age_a = (params.alpha_days + each for each in (histories.t_x_operational, histories.age_operational))
     last_b, age_b = (params.beta_days + each for each in (histories.t_x_days, histories.age_days))
@@ -110,7 +132,8 @@ def _predicted(params: ParetoNbd, season: Season, histories: TwoClockHistories) 
     died = np.maximum(silent + (1 - silent) * (1 - while_silent), DIED_MIN)
     alive = np.minimum(silent * np.exp(-params.s * (np.log(age_b) - np.log(last_b))) / died, 1.0)
     if_alive = n / age_a * histories.ahead_operational * ahead
-    return Outlook(alive, alive * if_alive, alive * (1 - unbought) * until_order)
+    evidence = params.r * np.log(params.alpha_days) - n * np.log(last_a) + np.log(died)
+    return Told(Outlook(alive, alive * if_alive, alive * (1 - unbought) * until_order), evidence)
 
 
 def _unbought(n: FloatArray, since: FloatArray, until: FloatArray) -> FloatArray:
@@ -127,15 +150,16 @@ def _mean_survival(
     params: ParetoNbd, season: Season, histories: TwoClockHistories, since: FloatArray, ahead: FloatArray
 ) -> FloatArray:
     """Mean of (since / (β + τ))^s over the nodes, (n,)."""
-    _, survived = _survival(params, season, histories, since, ahead)
+    *_, survived = _survival(params, season, histories, since, ahead)
     return np.asarray((survived * unit_nodes()[1]).sum(axis=1), dtype=np.float64)
 
 
 def _survival(
     params: ParetoNbd, season: Season, histories: TwoClockHistories, since: FloatArray, ahead: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """log(β + τ) and (since / (β + τ))^s at nodes `ahead` operational days from now, (n, nodes) each."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """β + τ, its logarithm and (since / (β + τ))^s at nodes `ahead` operational days from now, (n, nodes) each."""
     now = histories.now_operational[:, None]
     days = season.calendar(now + ahead) - season.calendar(now)
-    log_lived = np.log(np.maximum((params.beta_days + histories.age_days)[:, None] + days, since[:, None]))
-    return log_lived, np.exp(-params.s * (log_lived - np.log(since)[:, None]))
+    lived = np.maximum((params.beta_days + histories.age_days)[:, None] + days, since[:, None])
+    log_lived = np.log(lived)
+    return lived, log_lived, np.exp(-params.s * (log_lived - np.log(since)[:, None]))

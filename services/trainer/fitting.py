@@ -5,10 +5,11 @@ it, and what it falls back to. It must never look at anything from the cutoff on
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.btyd import NotEnoughRepeatBuyers
+from domain.btyd import NotEnoughRepeatBuyers, SecondClass
 from domain.metrics import area_under_roc
 from domain.rfm_scores import Quintiles
 from domain.season import HISTORY_DAYS_MIN, Season
@@ -35,9 +36,10 @@ from services.trainer.spend_shrinkage import Rule, shrinkage
 from services.trainer.structural import (
     ACTIVITY,
     FITS,
-    SEASONAL_MODEL,
+    TWO_CLOCK_MODEL,
     Structural,
     find_season,
+    find_second_class,
     fit_structural,
     mean_structural,
 )
@@ -108,6 +110,8 @@ class _Fitting:
             "windows_as_long_as_the_horizon": plan.full,
         }
         self.fallbacks: list[str] = []
+        self._season: Season | None = None
+        self._second: SecondClass | None = None
 
     def fit(self, past: list[TrainingSet]) -> ValueModel:
         if not past:
@@ -116,9 +120,11 @@ class _Fitting:
                 "learn from"
             )
         self._progress("season")
-        season = self._season()
+        self._season = self._found_season()
+        self._progress("classes of customers")
+        self._second = self._found_second_class()
         self._progress("purchase models")
-        structural, windows = self._structural(past, season)
+        structural, windows = self._structural(past)
         self._progress("corrections")
         fixes, rule = self._corrections(windows)
         self._progress("calibration")
@@ -137,7 +143,7 @@ class _Fitting:
         model = replace(model, shrinkage=shrinkage(rule, population.value, population.orders))
         return self._calibrated(model, windows, rule, model.shrunk(population))
 
-    def _season(self) -> Season | None:
+    def _found_season(self) -> Season | None:
         found = find_season(self._history.daily(), self._known)
         self.choices["season"] = {
             "found": found.season is not None,
@@ -149,18 +155,26 @@ class _Fitting:
             self.fallbacks.append(f"only {days} days of history: no season can be told from it")
         return found.season
 
+    def _found_second_class(self) -> SecondClass | None:
+        found = find_second_class(self._known, self._season)
+        self.choices["second_class"] = {
+            "found": found.second is not None,
+            "log_likelihood_gain": round(found.gain, 1),
+        } | ({} if found.second is None else {k: round(v, 4) for k, v in msgspec.to_builtins(found.second).items()})
+        return found.second
+
     # ------------------------------------------------------------ the structural model
 
-    def _structural(self, past: list[TrainingSet], season: Season | None) -> tuple[Structural, list[Window]]:
+    def _structural(self, past: list[TrainingSet]) -> tuple[Structural, list[Window]]:
         """The model as of the cutoff, and each window with the same model as it would have been fitted at its origin.
 
-        The season is the one known at the cutoff: a window is there to show what is left when the season is known.
+        Season and second class are those known at the cutoff: a window is there to show what is left when they are.
         """
-        names = tuple(FITS) if season is None else (SEASONAL_MODEL,)
-        errors = {name: found for name in names if (found := self._errors(past, name, season)) is not None}
+        names = tuple(FITS) if self._season is None and self._second is None else (TWO_CLOCK_MODEL,)
+        errors = {name: found for name in names if (found := self._errors(past, name)) is not None}
         self.choices["purchase_model_candidates"] = {name: round(error, 5) for name, error in errors.items()}
         name = _best(errors)
-        structural = None if name is None else self._fitted(self._known, name, season)
+        structural = None if name is None else self._fitted(self._known, name)
         if structural is None:
             self.fallbacks.append(
                 "too few repeat buyers for a purchase model: everybody is expected to do what the mean customer did"
@@ -173,7 +187,7 @@ class _Fitting:
             self.fallbacks.append("too few repeat buyers for a spend model: everybody is expected to spend the mean")
         windows = []
         for each in past:
-            fitted = self._fitted(each, structural.name, season)
+            fitted = self._fitted(each, structural.name)
             if fitted is None:
                 self.fallbacks.append(
                     f"too few repeat buyers before the window of {each.horizon_days} days from day "
@@ -186,17 +200,17 @@ class _Fitting:
     def _window(self, known: TrainingSet, structural: Structural) -> Window:
         return Window(known, structural, known.origin_day - self._history.first_day)
 
-    def _fitted(self, known: TrainingSet, name: str, season: Season | None) -> Structural | None:
+    def _fitted(self, known: TrainingSet, name: str) -> Structural | None:
         try:
-            return fit_structural(known, name, season)
+            return fit_structural(known, name, self._season, self._second)
         except (NotEnoughRepeatBuyers, ValueError):
             return None
 
-    def _errors(self, past: list[TrainingSet], name: str, season: Season | None) -> float | None:
+    def _errors(self, past: list[TrainingSet], name: str) -> float | None:
         """Mean logarithm of all measures over the windows; without any, the negative log-likelihood per customer."""
         found = []
         for each in past:
-            fitted = self._fitted(each, name, season)
+            fitted = self._fitted(each, name)
             if fitted is None:
                 continue
             expected, targets = fitted.expect(each.features, each.horizon_days), each.known_targets
@@ -207,7 +221,7 @@ class _Fitting:
             found.append(float(np.log(np.maximum(np.nan_to_num(measures, nan=1.0), 1e-9)).mean()))
         if found:
             return float(np.mean(found))
-        fitted = self._fitted(self._known, name, None)
+        fitted = self._fitted(self._known, name)
         return None if fitted is None or fitted.fit is None else -fitted.fit.log_likelihood / fitted.fit.customers
 
     def _with_activity(self, structural: Structural, windows: list[Window]) -> tuple[Structural, list[Window]]:
@@ -248,7 +262,11 @@ class _Fitting:
     def _reference(self, known: TrainingSet, otherwise: Structural) -> Floats:
         """What the model that the whole one is held against expects of the value of a set's customers, (n,)."""
         days = known.horizon_days or self._horizon_days
-        return (self._fitted(known, REFERENCE, None) or otherwise).expect(known.features, days).value
+        try:
+            reference = fit_structural(known, REFERENCE)
+        except (NotEnoughRepeatBuyers, ValueError):
+            reference = otherwise
+        return reference.expect(known.features, days).value
 
     def _raw_as_of(self, model: ValueModel, window: Window, rule: Rule | None) -> Raw:
         """What the model would have said of a window's customers at its origin, for the window's days."""
@@ -268,7 +286,7 @@ class _Fitting:
                 "too few customers ordered in earlier windows: predictions are as the purchase model has them"
             )
             return replace(model, intervals=self._intervals(windows, list(raws)))
-        persistence = self._persistence(model.structural)
+        persistence = self._persistence()
         factors = {target: fit_log_factors(self._samples(windows, raws, target), persistence) for target in TARGETS}
         own = [{t: curve(factors[t], getattr(raw, t)) for t in TARGETS} for raw in raws]
         known = [replace(model, curves=each).calibrated(raw) for each, raw in zip(own, raws, strict=True)]
@@ -280,10 +298,10 @@ class _Fitting:
         self.choices["log_factors"] = {t: [round(float(each), 4) for each in factors[t]] for t in TARGETS}
         return replace(model, curves=curves, intervals=intervals, factor=self._factor(model, windows, raws, population))
 
-    def _persistence(self, structural: Structural) -> float:
+    def _persistence(self) -> float:
         """How much of the windows' level is expected of the days to come."""
         days = self._known.origin_day - self._history.first_day
-        return 0.0 if structural.seasonal is not None and days < SEASONS_SEEN_DAYS else PERSISTENCE
+        return 0.0 if self._season is not None and days < SEASONS_SEEN_DAYS else PERSISTENCE
 
     def _samples(self, windows: list[Window], raws: list[Raw], target: str) -> list[Sample]:
         return [
@@ -304,7 +322,7 @@ class _Fitting:
 
     def _factor(self, model: ValueModel, windows: list[Window], raws: list[Raw], population: Raw) -> float | None:
         """What expected_value is the raw value times: see calibration.balance(). None: the calibrated curve itself."""
-        found = level(self._samples(windows, raws, "value"), self._persistence(model.structural))
+        found = level(self._samples(windows, raws, "value"), self._persistence())
         self.choices["level"] = {
             "ratio": round(float(np.exp(found.log_ratio)), 4),
             "of_each_window": [round(float(np.exp(each)), 4) for each in found.log_ratios],

@@ -1,7 +1,8 @@
 """The structural model: a purchase model (BTYD) times a spend model, from the feature vector alone, or the mean of an
 earlier window where too few customers ever came back. It must never look at anything but features and its parameters.
 
-In a shop with a season that is Pareto/NBD on two clocks (domain.btyd.two_clocks).
+In a shop with a season that is Pareto/NBD on two clocks (domain.btyd.two_clocks); where some customers buy more and
+more often, there are two classes of them (domain.btyd.two_classes).
 """
 
 from collections.abc import Sequence
@@ -18,25 +19,31 @@ from domain.btyd import (
     OrderModel,
     OrderModelFit,
     ParetoNbd,
+    SecondClass,
+    SpendHistories,
+    TwoClassFit,
     TwoClockHistories,
     expected_spend,
     fit_bg_nbd,
     fit_gamma_gamma,
     fit_mbg_nbd,
     fit_pareto_nbd,
+    fit_two_classes,
     fit_two_clocks,
     predict,
+    predict_two_classes,
     predict_two_clocks,
     purchase_histories,
 )
 from domain.features import FEATURE_NAMES, year_day
-from domain.season import Season, WeeklyFit, fit_season
+from domain.season import NO_SEASON, Season, WeeklyFit, fit_season
 from services.trainer.history import Daily, TrainingSet
 
 Floats = NDArray[np.float64]
 
-SEASONAL_MODEL = "Pareto/NBD"
-"""The one in which customers leave by themselves, and so by a clock of their own; in the others an order decides."""
+TWO_CLOCK_MODEL = "Pareto/NBD"
+"""The one in which customers leave by themselves, and so by a clock of their own; in the others an order decides. Only
+it can have a season, or two classes."""
 FITS = {"BG/NBD": fit_bg_nbd, "MBG/NBD": fit_mbg_nbd, "Pareto/NBD": fit_pareto_nbd}
 """The purchase models that compete, by name."""
 
@@ -50,6 +57,9 @@ FIT_CUSTOMERS_MAX = 40_000
 GAP_DAYS_MIN = 1e-3
 """Of a repeat customer on the season's clock: two different days are never the same instant."""
 HORIZON_DAYS_MIN = 1e-3
+
+SECOND_CLASS_GAIN_MIN = 1.5
+"""Times the logarithm of the customers: the gain of log-likelihood that pays for three parameters (Schwarz 1978)."""
 
 PRIOR_CUSTOMER_DAYS = 180
 """Where nobody came back, it is supposed that one order more would have come in so many days of one more customer: a
@@ -106,6 +116,14 @@ def _bounded(values: Floats, upper: float | Floats) -> Floats:
     return np.minimum(np.maximum(np.where(np.isnan(values), 0.0, values), 0.0), upper)
 
 
+class ClassSearch(NamedTuple):
+    """What a search for a second class says: `second` is None where none was found."""
+
+    second: SecondClass | None
+    gain: float
+    """Of log-likelihood, against one class."""
+
+
 class Expectation(NamedTuple):
     """Of n customers over a horizon, each array (n,), finite, at least 0."""
 
@@ -130,14 +148,17 @@ class MeanRates:
 
 
 @dataclass(frozen=True)
-class Seasonal:
-    """Pareto/NBD that buys by a season and leaves by the calendar (domain.btyd.two_clocks)."""
+class TwoClocks:
+    """Pareto/NBD that buys by a season and leaves by the calendar (domain.btyd.two_clocks), of one class of customers
+    or of two (domain.btyd.two_classes)."""
 
     season: Season
+    """NO_SEASON where there is none."""
     orders: ParetoNbd
-    """alpha_days on the season's clock, beta_days on the calendar."""
+    """alpha_days on the season's clock, beta_days on the calendar; of the usual class."""
     year_day: float
     """Of the day that the model was made for: stands in where a row does not know its as_of."""
+    second: SecondClass | None = None
 
     def histories(self, found: Statistics, horizon_days: float) -> TwoClockHistories:
         """Rows on both clocks, with the horizon that starts at each one's as_of."""
@@ -153,7 +174,10 @@ class Seasonal:
 
 @dataclass(frozen=True)
 class Structural:
-    """Fitted parameters. Exactly one of `orders` and `mean` is there; without `spend`, `spend_mean` holds for all."""
+    """Fitted parameters. Exactly one of `orders` and `mean` is there; without `spend`, `spend_mean` holds for all.
+
+    With `clocks` those say when, instead of `orders`, which is what would hold of one class without a season; with a
+    second class `spend` is the usual one's."""
 
     orders: OrderModel | None
     spend: GammaGamma | None
@@ -167,7 +191,7 @@ class Structural:
     mean: MeanRates | None = None
     name: str = "mean"
     fit: OrderModelFit | None = None
-    seasonal: Seasonal | None = None
+    clocks: TwoClocks | None = None
     activity: float = 1.0
     """1: p_active is the purchase model's P(at least one); 0: 1 − exp(−expected purchase days), which ranks better
     where the model's idea of who has left is wrong; between: their geometric mean. One of ACTIVITY."""
@@ -178,9 +202,7 @@ class Structural:
         if self.orders is None:
             assert self.mean is not None
             return Expectation(*(np.where(found.has_order, each, 0.0) for each in self.mean.over(horizon_days)))
-        days, p_order = self._outlook(found, horizon_days)
-        days = np.minimum(days, float(horizon_days))
-        value = days * self.spend_per_day(found)
+        days, p_order, value = self._outlook(found, horizon_days)
         p_active = np.minimum(p_order, 1.0)
         if self.activity < 1:
             rated = 1.0 - np.exp(-days)
@@ -189,18 +211,30 @@ class Structural:
             *(np.where(found.has_order, each, 0.0) for each in (value, days * self.orders_per_day, p_active))
         )
 
-    def _outlook(self, found: Statistics, horizon_days: int) -> tuple[Floats, Floats]:
-        """Expected purchase days and P(at least one), (n,)."""
+    def _outlook(self, found: Statistics, horizon_days: int) -> tuple[Floats, Floats, Floats]:
+        """Expected purchase days, P(at least one) and expected net spend, (n,)."""
         assert self.orders is not None
-        if self.seasonal is None:
+        if self.clocks is None:
             outlook = predict(self.orders, found.x, found.t_x_days, found.age_days, horizon_days)
-            return outlook.expected_orders, outlook.p_order
-        rows = self.seasonal.histories(found, horizon_days)
-        outlook = predict_two_clocks(self.seasonal.orders, self.seasonal.season, rows)
-        return outlook.expected_orders, outlook.p_order
+            return self._at_one_spend(found, outlook.expected_orders, outlook.p_order, horizon_days)
+        rows = self.clocks.histories(found, horizon_days)
+        orders, season, second = self.clocks.orders, self.clocks.season, self.clocks.second
+        if second is None:
+            by_clocks = predict_two_clocks(orders, season, rows)
+            return self._at_one_spend(found, by_clocks.expected_orders, by_clocks.p_order, horizon_days)
+        assert self.spend is not None, "classes differ by what they spend"
+        spent = SpendHistories(found.paid_days, found.mean_spend)
+        ahead = predict_two_classes(orders, self.spend, second, season, rows, spent, float(horizon_days))
+        return ahead.expected_orders, ahead.p_order, ahead.expected_spend * self.paid_share
+
+    def _at_one_spend(
+        self, found: Statistics, days: Floats, p_order: Floats, horizon_days: int
+    ) -> tuple[Floats, Floats, Floats]:
+        days = np.minimum(days, float(horizon_days))
+        return days, p_order, days * self.spend_per_day(found)
 
     def spend_per_day(self, found: Statistics) -> Floats:
-        """Expected net spend of a future purchase day, major units."""
+        """Expected net spend of a future purchase day of customers of one class, major units."""
         if self.spend is None:
             return np.full(found.x.shape, self.spend_mean * self.paid_share)
         return expected_spend(self.spend, found.paid_days, found.mean_spend) * self.paid_share
@@ -209,28 +243,69 @@ class Structural:
 ACTIVITY = (1.0, 0.5, 0.0)
 
 _FITTED: WeakKeyDictionary[TrainingSet, dict[str, Structural]] = WeakKeyDictionary()
-_FITTED_SEASONAL: WeakKeyDictionary[TrainingSet, dict[Season, Seasonal | None]] = WeakKeyDictionary()
-"""Fits by set, and by model or season, for as long as the set is there: choosing and using one fits it but once."""
+_FITTED_CLOCKS: WeakKeyDictionary[TrainingSet, dict[Season, TwoClocks | None]] = WeakKeyDictionary()
+_FITTED_CLASSES: WeakKeyDictionary[TrainingSet, dict[tuple[Season, SecondClass], Structural]] = WeakKeyDictionary()
+"""Fits by set, and by model, season or classes, for as long as the set is there: choosing and using one fits it but
+once."""
 
 
-def fit_structural(known: TrainingSet, name: str, season: Season | None = None) -> Structural:
+def fit_structural(
+    known: TrainingSet, name: str, season: Season | None = None, second: SecondClass | None = None
+) -> Structural:
     """Fit the named purchase model and the spend model to customers as they were known at the set's origin.
 
-    season: fit it on the season's clock too; only SEASONAL_MODEL can be. Raises NotEnoughRepeatBuyers if the purchase
-    model cannot be fitted; a spend model that cannot is replaced by the mean spend.
-    """
+    season: fit it on the season's clock too; second: with this second class. Only TWO_CLOCK_MODEL can have either.
+    Raises NotEnoughRepeatBuyers if the purchase model cannot be fitted, ValueError if it has no optimum; a spend model
+    that cannot is replaced by the mean spend, and then there is one class."""
     fits = _FITTED.setdefault(known, {})
     if name not in fits:
         same_customers = next(iter(fits.values()), None)
         fits[name] = _fit(known, name, same_customers)
-    if season is None:
-        return fits[name]
-    calendar = fits[name].orders
-    assert isinstance(calendar, ParetoNbd), f"{name} knows no season, {SEASONAL_MODEL} does"
-    seasonal = _FITTED_SEASONAL.setdefault(known, {})
-    if season not in seasonal:
-        seasonal[season] = _fit_seasonal(known, season, calendar)
-    return replace(fits[name], seasonal=seasonal[season])
+    one_class = fits[name] if season is None else replace(fits[name], clocks=_clocks(known, fits[name], season))
+    if second is None or one_class.spend is None:
+        return one_class
+    both = _FITTED_CLASSES.setdefault(known, {})
+    key = season or NO_SEASON, second
+    if key not in both:
+        both[key] = _with_classes(known, one_class, second)[0]
+    return both[key]
+
+
+def find_second_class(known: TrainingSet, season: Season | None) -> ClassSearch:
+    """Whether a second class of customers tells more of a set's histories than it costs. Raises nothing."""
+    try:
+        one_class = fit_structural(known, TWO_CLOCK_MODEL, season)
+        if one_class.spend is None:
+            return ClassSearch(None, 0.0)
+        structural, fit = _with_classes(known, one_class, None)
+    except (NotEnoughRepeatBuyers, ValueError):
+        return ClassSearch(None, 0.0)
+    if fit.second.at_bounds or fit.gain < SECOND_CLASS_GAIN_MIN * np.log(fit.customers):
+        return ClassSearch(None, fit.gain)
+    _FITTED_CLASSES.setdefault(known, {})[season or NO_SEASON, fit.second] = structural
+    return ClassSearch(fit.second, fit.gain)
+
+
+def _clocks(known: TrainingSet, one_clock: Structural, season: Season) -> TwoClocks | None:
+    assert isinstance(one_clock.orders, ParetoNbd), f"{one_clock.name} knows no season, {TWO_CLOCK_MODEL} does"
+    fits = _FITTED_CLOCKS.setdefault(known, {})
+    if season not in fits:
+        fits[season] = _fit_clocks(known, season, one_clock.orders)
+    return fits[season]
+
+
+def _with_classes(
+    known: TrainingSet, one_class: Structural, second: SecondClass | None
+) -> tuple[Structural, TwoClassFit]:
+    """Fitted with two classes, of which the second is known or not."""
+    assert isinstance(one_class.orders, ParetoNbd), f"{one_class.name} knows no classes, {TWO_CLOCK_MODEL} does"
+    assert one_class.spend is not None, "classes differ by what they spend"
+    clocks = one_class.clocks or TwoClocks(NO_SEASON, one_class.orders, year_day(known.origin_day))
+    found = statistics(known.features)
+    spent = SpendHistories(found.paid_days, found.mean_spend)
+    histories = clocks.histories(found, max(known.horizon_days, 1))
+    fit = fit_two_classes(histories, clocks.season, spent, clocks.orders, one_class.spend, second)
+    return replace(one_class, spend=fit.spend, clocks=replace(clocks, orders=fit.orders, second=fit.second)), fit
 
 
 def _fit(known: TrainingSet, name: str, same_customers: Structural | None) -> Structural:
@@ -252,9 +327,9 @@ def _spread(values: Floats) -> Floats:
     return values[:: -(-len(values) // FIT_CUSTOMERS_MAX) or 1]
 
 
-def _fit_seasonal(known: TrainingSet, season: Season, calendar: ParetoNbd) -> Seasonal | None:
+def _fit_clocks(known: TrainingSet, season: Season, calendar: ParetoNbd) -> TwoClocks | None:
     """calendar: of the same customers, fitted without a season: where the search begins."""
-    begun = Seasonal(season, calendar, year_day(known.origin_day))
+    begun = TwoClocks(season, calendar, year_day(known.origin_day))
     histories = begun.histories(statistics(known.features), max(known.horizon_days, 1))
     try:
         return replace(begun, orders=fit_two_clocks(histories, season, calendar))
@@ -275,7 +350,7 @@ def find_season(daily: Daily, known: TrainingSet) -> WeeklyFit:
     none = WeeklyFit(None, 0.0, 1.0)
     repeats = np.maximum(daily.orders - daily.new_customers, 0)
     try:
-        calendar = fit_structural(known, SEASONAL_MODEL).orders
+        calendar = fit_structural(known, TWO_CLOCK_MODEL).orders
     except (NotEnoughRepeatBuyers, ValueError):
         return none
     assert isinstance(calendar, ParetoNbd)
@@ -286,10 +361,10 @@ def find_season(daily: Daily, known: TrainingSet) -> WeeklyFit:
         expected = np.convolve(daily.new_customers, rate)[: len(repeats)]
         expected = np.concatenate(([0.0], expected[:-1])) + PEERS_PER_DAY_MIN
         found = fit_season(int(daily.day[0]) if len(daily.day) else 0, repeats, expected)
-        seasonal = None if found.season is None else _fit_seasonal(known, found.season, calendar)
-        if seasonal is None:
+        clocks = None if found.season is None else _fit_clocks(known, found.season, calendar)
+        if clocks is None:
             return none._replace(aic_gain=found.aic_gain, overdispersion=found.overdispersion)
-        orders = seasonal.orders
+        orders = clocks.orders
     return found
 
 

@@ -14,7 +14,7 @@ from domain.btyd.lifetime_integral import unit_nodes
 from domain.btyd.quadrature import EXPONENT_MAX, LIFETIME_RATIO_MIN, SHAPE_GAP_MIN
 from domain.btyd.two_clocks import DIED_MIN
 from domain.features import FEATURE_NAMES
-from domain.season import BIN_DAYS, BINS, LEADS, YEAR_DAYS, Season
+from domain.season import BIN_DAYS, BINS, LEADS, NO_SEASON, YEAR_DAYS, Season
 from services.trainer.graph import LANES, GraphBuilder, Operand, Tensor
 from services.trainer.structural import (
     AGE_DAYS_MAX,
@@ -22,8 +22,8 @@ from services.trainer.structural import (
     HORIZON_DAYS_MIN,
     MONEY_MAX,
     REPEAT_DAYS_MAX,
-    Seasonal,
     Structural,
+    TwoClocks,
 )
 
 _NO_WEIGHT = -1e30
@@ -56,9 +56,7 @@ def structural_nodes(builder: GraphBuilder, structural: Structural, horizon_days
         expected = _mean_columns(builder, structural, horizon_days)
     else:
         found = statistics_nodes(builder)
-        days, p_active = _outlook(builder, structural, found, horizon_days)
-        days = days.minimum(float(horizon_days))
-        value = days * _spend(builder, structural, found)
+        days, p_active, value = _outlook(builder, structural, found, float(horizon_days))
         p_active = p_active.minimum(1.0)
         if structural.activity < 1:
             rated = 1.0 - (-days).exp()
@@ -68,32 +66,46 @@ def structural_nodes(builder: GraphBuilder, structural: Structural, horizon_days
 
 
 def _outlook(
-    builder: GraphBuilder, structural: Structural, found: StatisticsNodes, horizon_days: int
-) -> tuple[Tensor, Tensor]:
+    builder: GraphBuilder, structural: Structural, found: StatisticsNodes, horizon_days: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """structural.Structural._outlook."""
     assert structural.orders is not None
-    if structural.seasonal is None:
-        return _purchases(builder, structural.orders, found, float(horizon_days))
-    return _two_clocks(builder, structural.seasonal, found, float(horizon_days))
+    if structural.clocks is None:
+        days, p_order = _purchases(builder, structural.orders, found, horizon_days)
+    else:
+        ahead = _two_clocks(builder, structural.clocks, found, horizon_days)
+        if structural.clocks.second is not None:
+            return _two_classes(builder, structural, found, ahead, horizon_days)
+        days, p_order = ahead.days, ahead.p_order
+    days = days.minimum(horizon_days)
+    return days, p_order, days * _spend(builder, structural, found)
 
 
 def _purchases(
     builder: GraphBuilder, orders: OrderModel, found: StatisticsNodes, horizon_days: float
 ) -> tuple[Tensor, Tensor]:
     """Expected purchase days and P(at least one): domain.btyd.quadrature.evaluate."""
-    nodes, horizon = quadrature(orders, horizon_days), 0.0 * found.x + horizon_days
-    if isinstance(nodes, BetaQuadrature):
-        return _beta(builder, nodes, found, horizon)
-    return _lifetime(builder, nodes, found, horizon)
+    nodes = quadrature(orders, horizon_days)
+    return _beta(builder, nodes, found) if isinstance(nodes, BetaQuadrature) else _lifetime(builder, nodes, found)
 
 
-def _two_clocks(
-    builder: GraphBuilder, seasonal: Seasonal, found: StatisticsNodes, horizon_days: float
-) -> tuple[Tensor, Tensor]:
-    """Expected purchase days and P(at least one): structural.Seasonal.histories, domain.btyd.two_clocks."""
-    params, season = seasonal.orders, seasonal.season
+class TwoClockNodes(NamedTuple):
+    """Tensors (n, classes): domain.btyd.two_clocks.predict_with_evidence() of each class of customers."""
+
+    days: Tensor
+    p_order: Tensor
+    log_evidence: Tensor | None
+    """With two classes."""
+
+
+def _two_clocks(builder: GraphBuilder, clocks: TwoClocks, found: StatisticsNodes, horizon_days: float) -> TwoClockNodes:
+    """structural.TwoClocks.histories and domain.btyd.two_clocks, of all classes at once."""
+    season = clocks.season
+    usual = clocks.orders
+    classes = [usual] if clocks.second is None else [usual, clocks.second.orders(usual)]
+    k, alpha, beta = len(classes), builder.constant([each.alpha_days for each in classes]), usual.beta_days
     year_day = feature_columns(builder, "as_of_year_day")
-    now = year_day.is_nan().choose(seasonal.year_day, year_day).maximum(1.0).minimum(366.0) - 1.0
+    now = year_day.is_nan().choose(clocks.year_day, year_day).maximum(1.0).minimum(366.0) - 1.0
     days = builder.stacked([found.age_days, found.age_days - found.t_x_days, 0.0 * now - horizon_days])
     years = builder.stacked([now, now - days]) / YEAR_DAYS
     within = (years - years.floor()) * YEAR_DAYS
@@ -104,32 +116,64 @@ def _two_clocks(
     t_x = came_back.choose((age - recency).maximum(GAP_DAYS_MIN).minimum(age), 0.0)
     t_x_days = came_back.choose(found.t_x_days, 0.0)
 
-    n, (alpha, beta) = params.r + found.x, (params.alpha_days, params.beta_days)
+    n = usual.r + found.x
     scales = builder.stacked([alpha + t_x, alpha + age, alpha + age + ahead, beta + t_x_days, beta + found.age_days])
-    last_a, age_a, _, last_b, age_b = scales.split()
-    log_last_a, log_age_a, log_end_a, log_last_b, log_age_b = scales.log().split()
+    last_a, age_a, _, last_b, age_b = scales.split(k, k, k, 1, 1)
+    log_last_a, log_age_a, log_end_a, log_last_b, log_age_b = scales.log().split(k, k, k, 1, 1)
     exponents = builder.stacked([n * (log_age_a - log_last_a), n * (log_end_a - log_age_a)])
     falling = (-exponents.minimum(EXPONENT_MAX)).exp()
     position, weight = (builder.constant(each[None, None]) for each in unit_nodes())
     waited = -(falling.upright() + (1.0 - falling).upright() * position).log() / n.upright()
-    to_orders = builder.stacked([last_a, age_a]).upright() * waited.exp() - age_a.upright()
+    to_orders = builder.stacked([last_a, age_a]).upright() * waited.exp() - builder.stacked([age_a, age_a]).upright()
     here = now + at_now
     gone = _calendar(season, here.upright() + builder.piled([to_orders, ahead.upright() * position]))
     since, log_since = (
-        builder.stacked(each).upright() for each in ([last_b, age_b, age_b], [log_last_b, log_age_b, log_age_b])
+        builder.stacked([last] * k + [age] * (k + 1)).upright()
+        for last, age in ((last_b, age_b), (log_last_b, log_age_b))
     )
     lived = (age_b.upright() + (gone - _calendar(season, here).upright())).maximum(since)
-    survived = (-params.s * (lived.log() - log_since)).exp() * weight
-    while_silent, until_order, meanwhile = survived.row_sum().split()
+    survived = (-usual.s * (lived.log() - log_since)).exp() * weight
+    while_silent, until_order, meanwhile = survived.row_sum().split(k, k, 1)
 
-    silent, unbought = falling.split()
+    silent, unbought = falling.split(k, k)
     died = (silent + (1.0 - silent) * (1.0 - while_silent)).maximum(DIED_MIN)
-    alive = (silent * (-params.s * (log_age_b - log_last_b)).exp() / died).minimum(1.0)
-    return alive * (n / age_a * ahead * meanwhile), alive * (1.0 - unbought) * until_order
+    alive = (silent * (-usual.s * (log_age_b - log_last_b)).exp() / died).minimum(1.0)
+    evidence = None
+    if k > 1:
+        prior = builder.constant([each.r * np.log(each.alpha_days) for each in classes])
+        evidence = prior - n * log_last_a + died.log()
+    return TwoClockNodes(alive * (n / age_a * ahead * meanwhile), alive * (1.0 - unbought) * until_order, evidence)
+
+
+def _two_classes(
+    builder: GraphBuilder, structural: Structural, found: StatisticsNodes, ahead: TwoClockNodes, horizon_days: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """domain.btyd.two_classes.predict_two_classes: expected purchase days, P(at least one) and expected net spend."""
+    spend, clocks = structural.spend, structural.clocks
+    assert spend is not None
+    assert clocks is not None
+    second = clocks.second
+    assert second is not None
+    assert ahead.log_evidence is not None
+    worth = found.paid_days * found.mean_spend + builder.constant([spend.gamma_money, second.spend(spend).gamma_money])
+    of_worth, of_purchases = worth.log().split(), ahead.log_evidence.split()
+    prior = float(np.log(second.share / (1 - second.share)) + spend.q * np.log(second.spend_factor))
+    log_odds = (of_purchases[1] - of_purchases[0]) + (
+        prior - (spend.p * found.paid_days + spend.q) * (of_worth[1] - of_worth[0])
+    )
+    p_second = 1.0 / (1.0 + (-log_odds).minimum(EXPONENT_MAX).exp())
+    shares = builder.stacked([1.0 - p_second, p_second])
+    days = shares * ahead.days.minimum(horizon_days)
+    value = days * (spend.p * worth / (spend.p * found.paid_days + (spend.q - 1)))
+    p_order = shares * ahead.p_order
+    (days_0, days_1), (p_0, p_1), (value_0, value_1) = (each.split() for each in (days, p_order, value))
+    return days_0 + days_1, p_0 + p_1, (value_0 + value_1) * structural.paid_share
 
 
 def _calendar(season: Season, operational_days: Tensor) -> Tensor:
     """domain.season.Season.calendar."""
+    if season == NO_SEASON:
+        return operational_days
     years = operational_days / YEAR_DAYS
     place = (years - years.floor()) * float(LEADS)
     before = place.floor().minimum(LEADS - 1.0)
@@ -195,14 +239,12 @@ def _padded(values: np.ndarray, filler: float) -> np.ndarray:
     return np.append(values, np.full(-len(values) % LANES, filler))
 
 
-def _beta(
-    builder: GraphBuilder, nodes: BetaQuadrature, found: StatisticsNodes, horizon: Tensor
-) -> tuple[Tensor, Tensor]:
+def _beta(builder: GraphBuilder, nodes: BetaQuadrature, found: StatisticsNodes) -> tuple[Tensor, Tensor]:
     """Expected purchase days and P(at least one): domain.btyd.quadrature._evaluate_beta."""
     keep, weights = _padded(nodes.log_keep, 0.0), _padded(nodes.log_weight, _NO_WEIGHT)
     p = builder.constant(_padded(nodes.p, 0.5))
     n = nodes.r + found.x
-    ratio = horizon / (nodes.alpha_days + found.age_days)
+    ratio = nodes.horizon_days / (nodes.alpha_days + found.age_days)
     row_weight = found.x * builder.constant(keep) + builder.constant(weights)
     weight = (row_weight - row_weight.row_max()).exp()
     z = (ratio * p).maximum(nodes.ratio_min)
@@ -218,9 +260,7 @@ def _beta(
     return alive * if_alive, alive * ordered
 
 
-def _lifetime(
-    builder: GraphBuilder, nodes: LifetimeQuadrature, found: StatisticsNodes, horizon: Tensor
-) -> tuple[Tensor, Tensor]:
+def _lifetime(builder: GraphBuilder, nodes: LifetimeQuadrature, found: StatisticsNodes) -> tuple[Tensor, Tensor]:
     """Expected purchase days and P(at least one): domain.btyd.quadrature._evaluate_lifetime."""
     s, gap, n = nodes.s, nodes.s - 1, nodes.r + found.x
     t_x, age = found.t_x_days, found.age_days
@@ -236,7 +276,7 @@ def _lifetime(
         scales_b,
         builder.stacked([n, n + 1.0]),
         builder.constant([s + 1, s]),
-        builder.stacked([age - t_x, horizon]),
+        builder.stacked([age - t_x, 0.0 * age + nodes.horizon_days]),
     ).split()
     log_odds = (
         float(np.log(s)) - log_last_b + n * (log_age_a - log_last_a) + s * (log_age_b - log_last_b)
@@ -244,13 +284,13 @@ def _lifetime(
     )  # fmt: skip
     alive = _p_alive(log_odds)
     rate = n / age_a
-    z = (horizon / age_b).maximum(LIFETIME_RATIO_MIN)
+    z = (nodes.horizon_days / age_b).maximum(LIFETIME_RATIO_MIN)
     grown = _log1p(z)
     if abs(gap) < SHAPE_GAP_MIN:
         lived_share = grown * (1.0 - gap * grown / 2.0) / z
     else:
         lived_share = -_expm1((-gap * grown).maximum(-EXPONENT_MAX)) / (gap * z)
-    return alive * (rate * horizon * lived_share), alive * (rate * ordered).minimum(1.0)
+    return alive * (rate * nodes.horizon_days * lived_share), alive * (rate * ordered).minimum(1.0)
 
 
 def _lifetime_masses(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from domain.btyd import BgNbd, GammaGamma, MbgNbd, ParetoNbd
+from domain.btyd import BgNbd, GammaGamma, MbgNbd, ParetoNbd, SecondClass
 from domain.features import ENGINEERED, FEATURE_NAMES
-from domain.season import BINS, Season
+from domain.season import BINS, NO_SEASON, Season
 from services.runtime.shutdown import KnownProblem
 from services.trainer import train as gated
 from services.trainer.calibration import Curve
@@ -32,7 +32,7 @@ from services.trainer.regression import Regression
 from services.trainer.signals import NAMES, Scale, signals
 from services.trainer.sources.orders import from_table
 from services.trainer.spend_shrinkage import SpendShrinkage
-from services.trainer.structural import MeanRates, Seasonal, Structural
+from services.trainer.structural import MeanRates, Structural, TwoClocks
 from services.trainer.value_model import ValueModel
 from tests.unit.trainer.shops import FIRST_DAY, shop, table
 
@@ -57,8 +57,26 @@ STRUCTURALS = {
         ParetoNbd(0.6, 81.0, 0.55, 68.0),
         SPEND,
         30.0,
-        seasonal=Seasonal(SEASON, ParetoNbd(0.7, 70.0, 0.6, 60.0), 300.0),
+        clocks=TwoClocks(SEASON, ParetoNbd(0.7, 70.0, 0.6, 60.0), 300.0),
         activity=0.0,
+        orders_per_day=1.02,
+        name="Pareto/NBD",
+    ),
+    "two classes": Structural(
+        ParetoNbd(0.6, 81.0, 0.55, 68.0),
+        SPEND,
+        30.0,
+        clocks=TwoClocks(NO_SEASON, ParetoNbd(0.7, 70.0, 0.6, 60.0), 300.0, SecondClass(0.05, 3.0, 4.0)),
+        orders_per_day=1.02,
+        paid_share=0.9,
+        name="Pareto/NBD",
+    ),
+    "two classes by the season": Structural(
+        ParetoNbd(0.6, 81.0, 0.55, 68.0),
+        SPEND,
+        30.0,
+        clocks=TwoClocks(SEASON, ParetoNbd(0.7, 70.0, 0.6, 60.0), 300.0, SecondClass(0.2, 1.5, 0.4)),
+        activity=0.5,
         orders_per_day=1.02,
         name="Pareto/NBD",
     ),
@@ -130,7 +148,7 @@ def test_the_whole_graph_says_what_the_original_says(name: str) -> None:
     assert check_parity(model, build_graph(model).SerializeToString(), every).error_max <= PARITY_ERROR_MAX
 
 
-@pytest.mark.parametrize("name", ["Pareto/NBD by the season"])
+@pytest.mark.parametrize("name", ["Pareto/NBD by the season", "two classes by the season"])
 def test_the_graph_knows_every_day_of_the_year(name: str) -> None:
     model, each = structural_only(name), np.repeat(rows()[:3], 366, axis=0)
     each[:, FEATURE_NAMES.index("as_of_year_day")] = np.tile(np.arange(1, 367), 3)
