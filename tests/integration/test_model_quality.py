@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.shops import MEASURES, Shop, run
+from benchmarks.shops import HIGHER_WINS, MEASURES, Shop, run
 from deploy.local import binaries
 from domain.features import day_of
 from domain.metrics import coverage_by_band
@@ -77,9 +77,19 @@ def test_on_cdnow_one_customer_in_ten_spends_more_than_value_p90_overall_and_in_
 
 
 @pytest.mark.parametrize(
-    "shop", [Shop("wholesale", 5000, 2.0, 180), Shop("seasonal", 1200, 2.0, 180)], ids=["wholesale", "seasonal"]
+    ("shop", "seeds"),
+    [(Shop("wholesale", 5000, 2.0, 180), (11,)), (Shop("seasonal", 1200, 2.0, 180), (11, 12, 13))],
+    ids=["wholesale", "seasonal"],
 )
 @pytest.mark.long
-def test_on_shops_with_refunds_wholesale_buyers_and_seasons_it_wins_on_every_measure(shop: Shop) -> None:
-    (found,) = run(11, (shop,))["by_shop"].values()
-    assert set(found["won"]) == set(MEASURES), (found["model"], found["reference"])
+def test_on_shops_with_refunds_wholesale_buyers_and_seasons_it_wins_on_every_measure(
+    shop: Shop, seeds: tuple[int, ...]
+) -> None:
+    """In the mean over the seeds: of 1,200 customers who order a few hundred times, nGini is known to .02."""
+    found = [each for seed in seeds for each in run(seed, (shop,))["by_shop"].values()]
+    for measure in MEASURES:
+        model, reference = (
+            float(np.mean([abs(each[who][measure]) for each in found])) for who in ("model", "reference")
+        )
+        better = model > reference if measure in HIGHER_WINS else model < reference
+        assert better, (measure, model, reference, [each["seed"] for each in found])

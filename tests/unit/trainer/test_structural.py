@@ -1,14 +1,16 @@
 """The purchase models of shops with a season and with wholesale buyers, against what the shops' customers then did."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cache
 
 import pytest
 
+from deploy.local.binaries import cdnow_purchases
 from domain.features import date_of, day_of
 from services.trainer.generation import generate, preset
 from services.trainer.generation.spec import PRESETS
 from services.trainer.history import TrainingSet
+from services.trainer.orders_file import read_cdnow
 from services.trainer.sources.orders import from_table
 from services.trainer.structural import find_season, find_second_class, fit_structural, statistics
 
@@ -62,3 +64,12 @@ def test_wholesale_buyers_are_found_and_new_ones_are_expected_back() -> None:
 @pytest.mark.parametrize(("kind", "customers"), [("textbook", 4000), ("cohort", 4000), ("default", 150)])
 def test_where_customers_are_of_one_class_or_few_no_other_is_found(kind: str, customers: int) -> None:
     assert find_second_class(customers_of(kind, customers), None).second is None
+
+
+@pytest.mark.slow
+def test_customers_who_differ_by_degrees_are_no_two_classes() -> None:
+    cutoff = date(1997, 10, 1)
+    (known,) = from_table(read_cdnow(cdnow_purchases()), cutoff, "USD").history.training_sets([(day_of(cutoff), 0)])
+    found = find_second_class(known, None)
+    assert found.gain > 50, "on CDNOW a second class of a quarter of the customers would pay"
+    assert found.second is None
