@@ -17,7 +17,7 @@ from services.trainer.export import build_graph, run_graph
 from services.trainer.fitting import fit_model
 from services.trainer.generation import generate, preset
 from services.trainer.progress import silent
-from services.trainer.quality import OVERALL_BAND
+from services.trainer.quality import is_honest
 from services.trainer.sources.orders import from_table
 
 REFERENCE = "Pareto/NBD + Gamma-Gamma"
@@ -109,7 +109,7 @@ def _wins(measure: str, model: float | None, reference: float | None) -> bool:
 def _honest(model: Mapping[str, float | None]) -> bool:
     """Whether value_p90 is exceeded by as many customers as it should be."""
     above = model["share_above_p90"]
-    return above is not None and OVERALL_BAND[0] <= above <= OVERALL_BAND[1]
+    return above is not None and is_honest(above)
 
 
 def _short(value: float | None) -> float | None:

@@ -74,6 +74,7 @@ def environment() -> Environment:
     )
     made.filters["cell"] = cell
     made.filters["leaves"] = leaves
+    made.filters["customers_told_apart"] = customers_told_apart
     made.globals.update(
         FIGURES=HEADINGS, COMPARED=COMPARED, COMPARED_ABOVE=(*COMPARED, "share_above_p90"), MODEL=MODEL, figure=figure,
         figure_interval=figure_interval, signed=signed, verdict=verdict,
@@ -94,6 +95,17 @@ def cell(text: object) -> str:
     for sign in ("\\", "|", "<", "*", "`", "["):
         plain = plain.replace(sign, "\\" + sign)
     return plain
+
+
+def customers_told_apart(choices: Mapping[str, Any]) -> str:
+    """What was found of customers in two classes, in a sentence; '' where they are of one, or nobody looked."""
+    second = choices.get("second_class") or {}
+    if not second.get("found"):
+        return ""
+    return (
+        f"Customers are told apart in two classes: {second['share']:.1%} spend {second['spend_factor']:.1f} times as "
+        f"much a day that they order, and order {second['rate_factor']:.1f} times as often, as the others."
+    )
 
 
 def leaves(choices: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:

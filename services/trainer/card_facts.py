@@ -11,7 +11,7 @@ from domain.features import FEATURE_NAMES, INPUT_NAMES, date_of
 from schemas.dead_letters import Reason
 from services.trainer.evaluation import MODEL
 from services.trainer.history import TrainingSet
-from services.trainer.quality import DECILE_BAND, HEADINGS, OVERALL_BAND, SURE, UNDECIDED, WORSE
+from services.trainer.quality import DECILE_BAND, HEADINGS, SURE, UNDECIDED, WORSE, is_honest
 
 Floats = NDArray[np.float64]
 
@@ -237,7 +237,7 @@ def _of_the_tests(backtests: Sequence[Mapping[str, Any]], horizon_days: int) -> 
 
 def _of_the_intervals(latest: Mapping[str, Any]) -> Iterator[str]:
     above = latest["metrics"][MODEL]["share_above_p90"]
-    if above is not None and not OVERALL_BAND[0] <= above <= OVERALL_BAND[1]:
+    if above is not None and not is_honest(above):
         yield f"value_p90 was exceeded by {above:.1%} of the customers, not by about 10%."
     low, high = DECILE_BAND
     out = [row for row in latest["deciles"] if not low <= row["share_above_p90"] <= high]

@@ -44,6 +44,11 @@ NOTHING = 1e-9
 """What is smaller is a rounding error of a sum."""
 
 
+def is_honest(share_above_p90: float) -> bool:
+    """Whether value_p90 is exceeded by as many of all customers as it should be."""
+    return OVERALL_BAND[0] <= share_above_p90 <= OVERALL_BAND[1]
+
+
 def quality(backtests: Sequence[Backtest], progress: Progress = silent) -> dict[str, Any]:
     """Fields of metadata.json: `backtests` by rising origin, `holdout` (the latest, in short), `importance`.
 

@@ -101,6 +101,18 @@ class Page(HTMLParser):
         self.text += data
 
 
+def test_the_card_says_in_a_sentence_that_customers_are_of_two_classes(files):
+    found = {"second_class": {"found": True, "share": 0.0812, "spend_factor": 15.71, "rate_factor": 5.96}}
+    told = card_files({"model_version": "0123456789abcdef", **metadata(choices=found)}, ())
+    for name in ("model_card.html", "model_card.md"):
+        assert "8.1% spend 15.7 times as much" in told[name].decode()
+        assert "order 6.0 times as often" in told[name].decode()
+        assert "two classes" not in files[name].decode()
+    without = {"second_class": {"found": False, "log_likelihood_gain": 1.2}}
+    told = card_files({"model_version": "0123456789abcdef", **metadata(choices=without)}, ())
+    assert b"two classes" not in told["model_card.md"]
+
+
 def test_the_html_card_loads_nothing_from_elsewhere(files):
     page = Page(files["model_card.html"].decode())
     for tag, attributes in page.tags:
