@@ -24,7 +24,7 @@ from domain.btyd.quadrature import EXPONENT_MAX
 from domain.btyd.two_clocks import TwoClockHistories, predict_with_evidence, two_clocks_loglik
 from domain.season import Season
 
-BOUNDS = ((1e-3, 0.25), (1.3, 60.0), (0.2, 12.0))
+BOUNDS = ((1e-3, 0.25), (1.3, 100.0), (0.1, 40.0))
 """Of share, spend_factor and rate_factor."""
 AT_BOUND = 1e-3
 """Of logarithms: nearer is on it."""

@@ -166,7 +166,7 @@ def test_an_absurd_customer_has_a_prediction() -> None:
             assert told.p_second[2] == pytest.approx(second.share, abs=0.5)
 
 
-@pytest.mark.parametrize("wrong", [(0.0, 3.0, 2.0), (0.3, 3.0, 2.0), (0.1, 1.0, 2.0), (0.1, 3.0, 20.0)])
+@pytest.mark.parametrize("wrong", [(0.0, 3.0, 2.0), (0.3, 3.0, 2.0), (0.1, 1.0, 2.0), (0.1, 3.0, 50.0)])
 def test_what_is_no_second_class_is_refused(wrong: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="must be between"):
         SecondClass(*wrong)
