@@ -30,6 +30,10 @@ from services.runtime.shutdown import KnownProblem
 Floats = NDArray[np.float64]
 
 
+ROWS_AT_ONCE = 8192
+"""Each takes some thirty kilobytes in the graph."""
+
+
 class ScorerMetadata(BundleHead, frozen=True):
     """The part of metadata.json that the scorer needs."""
 
@@ -76,8 +80,15 @@ class Model:
             raise ValueError(f"expected (n, {len(FEATURE_NAMES)}) features, got {matrix.shape}")
         if len(matrix) == 0:
             return Outcomes(*(np.empty(0) for _ in OUTPUT_NAMES))
-        found = self._session.run(list(OUTPUT_NAMES), {INPUT_NAME: np.ascontiguousarray(matrix, dtype=np.float64)})
-        return Outcomes(*(np.asarray(output, dtype=np.float64).reshape(len(matrix)) for output in found))
+        given, names = np.ascontiguousarray(matrix, dtype=np.float64), list(OUTPUT_NAMES)
+        starts = range(0, len(given), ROWS_AT_ONCE)
+        parts = [self._session.run(names, {INPUT_NAME: given[start : start + ROWS_AT_ONCE]}) for start in starts]
+        return Outcomes(
+            *(
+                np.concatenate([np.asarray(each, dtype=np.float64).reshape(-1) for each in found])
+                for found in zip(*parts, strict=True)
+            )
+        )
 
 
 def load_model(folder: Path, currency: str, threads: int = 1) -> Model:

@@ -10,7 +10,7 @@ from domain.customer import CustomerState
 from domain.features import FEATURE_NAMES, features
 from schemas.customer_features import feature_matrix
 from schemas.model_bundle import METADATA_FILE, MODEL_FILE, OUTPUT_NAMES, bundle_version, metadata_without_version
-from services.inference.model import load_model
+from services.inference.model import ROWS_AT_ONCE, load_model
 from services.runtime.shutdown import KnownProblem
 from tests.bundles import QUINTILES, feature_messages, graph, metadata, write_bundle
 
@@ -36,6 +36,14 @@ def test_a_row_does_not_depend_on_its_batch(tmp_path: Path) -> None:
     together = np.column_stack(model.predict(matrix))
     alone = np.vstack([np.column_stack(model.predict(matrix[row : row + 1])) for row in range(100)])
     np.testing.assert_array_equal(together, alone)
+
+
+def test_many_customers_are_predicted_in_parts_that_change_nothing(tmp_path: Path) -> None:
+    model = load_model(tmp_path / write_bundle(tmp_path), "USD")
+    matrix = feature_matrix([message.features for message in feature_messages(100)])
+    many = np.resize(np.arange(100), ROWS_AT_ONCE + 30)
+    for whole, part in zip(model.predict(matrix[many]), model.predict(matrix), strict=True):
+        np.testing.assert_array_equal(whole, part[many])
 
 
 def test_no_customers_need_no_call(tmp_path: Path) -> None:

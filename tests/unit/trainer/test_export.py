@@ -15,6 +15,7 @@ from domain.btyd import BgNbd, GammaGamma, MbgNbd, ParetoNbd, SecondClass
 from domain.features import ENGINEERED, FEATURE_NAMES
 from domain.season import BINS, NO_SEASON, Season
 from services.runtime.shutdown import KnownProblem
+from services.trainer import export
 from services.trainer import train as gated
 from services.trainer.calibration import Curve
 from services.trainer.corrections import TARGETS, Corrections, fit_exactly, fitting_features, new_trees
@@ -139,6 +140,25 @@ def test_the_graph_says_what_the_original_says(name: str) -> None:
     parity = check_parity(model, build_graph(model).SerializeToString(), np.concatenate([rows(), what_if(rows())]))
     assert parity.error_max < 1e-7
     assert parity.rows > 2 * len(rows())
+
+
+def test_many_rows_are_given_to_the_graph_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = build_graph(with_corrections("two classes by the season")).SerializeToString()
+    whole, sizes = run_graph(graph, rows()), []
+    session = export.ort.InferenceSession
+
+    class Counting(session):  # type: ignore[misc,valid-type]
+        def run(self, names, given):  # type: ignore[no-untyped-def]
+            sizes.append(len(next(iter(given.values()))))
+            return super().run(names, given)
+
+    monkeypatch.setattr(export.ort, "InferenceSession", Counting)
+    monkeypatch.setattr(export, "ROWS_AT_ONCE", 70)
+    parts = run_graph(graph, rows())
+    assert max(sizes) == 70
+    assert sum(sizes) == len(rows())
+    for name, column in whole.items():
+        np.testing.assert_array_equal(column, parts[name])
 
 
 @pytest.mark.parametrize("name", STRUCTURALS)
