@@ -11,7 +11,7 @@ from domain.btyd.fitting import (
     fit_two_classes,
     fit_two_clocks,
 )
-from domain.btyd.histories import PurchaseHistories, purchase_histories
+from domain.btyd.histories import PurchaseHistories, evenly, purchase_histories
 from domain.btyd.parameters import (
     BgNbd,
     GammaGamma,
@@ -35,7 +35,7 @@ from domain.btyd.quadrature import (
     expected_orders_quadrature,
     quadrature,
 )
-from domain.btyd.two_classes import Prospects, SecondClass, SpendHistories, predict_two_classes
+from domain.btyd.two_classes import Prospects, SecondClass, SpendHistories, TwoClasses, predict_two_classes
 from domain.btyd.two_clocks import TwoClockHistories, predict_two_clocks
 
 __all__ = [
@@ -57,8 +57,10 @@ __all__ = [
     "SpendHistories",
     "SpendModelFit",
     "TwoClassFit",
+    "TwoClasses",
     "TwoClockHistories",
     "evaluate",
+    "evenly",
     "expected_orders_quadrature",
     "expected_spend",
     "fit_bg_nbd",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 
-from domain.btyd.histories import PurchaseHistories
+from domain.btyd.histories import PurchaseHistories, evenly
 from domain.btyd.likelihood import bg_loglik, gamma_gamma_loglik, mbg_loglik, pareto_loglik
 from domain.btyd.parameters import (
     BgNbd,
@@ -27,6 +27,8 @@ from domain.btyd.two_classes import (
     BOUNDS,
     SecondClass,
     SpendHistories,
+    TwoClasses,
+    log_odds,
     one_class_loglik,
     two_classes_loglik,
 )
@@ -44,11 +46,6 @@ FTOL = 1e-14
 # A shape of 1,000 is a spread of 3 %: nothing that data could tell from no spread at all.
 LOG_SHAPE_BOUNDS = (np.log(1e-3), np.log(1e3))
 LOG_SCALE_BOUNDS = (np.log(1e-5), np.log(1e5))
-
-
-def _log_odds(share: float) -> float:
-    return float(np.log(share / (1 - share)))
-
 
 LogLik = Callable[[FloatArray, PurchaseHistories], tuple[float, FloatArray]]
 Objective = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -114,22 +111,22 @@ TWO_CLASSES_LOG_BOUNDS = [
     LOG_SHAPE_BOUNDS,
     LOG_SHAPE_BOUNDS,
     LOG_SCALE_BOUNDS,
-    (_log_odds(BOUNDS[0][0]), _log_odds(BOUNDS[0][1])),
+    (log_odds(BOUNDS[0][0]), log_odds(BOUNDS[0][1])),
     *((np.log(low), np.log(high)) for low, high in BOUNDS[1:]),
 ]
 """As the gradient of two_classes_loglik() has them; money by its mean."""
 
 
 class TwoClassFit(NamedTuple):
-    """Fitted parameters of both classes; `orders` and `spend` are the usual one's."""
+    """Fitted parameters of both classes. `at_bounds` names those of the second at the edge of the search: the data
+    would have it beyond, so customers differ by degrees, and there is no class."""
 
-    orders: ParetoNbd
-    spend: GammaGamma
-    second: SecondClass
+    classes: TwoClasses
     gain: float
     """Of log-likelihood, of purchases and spend together, against one class."""
     customers: int
     """That it was fitted to."""
+    at_bounds: tuple[str, ...]
 
 
 def fit_two_classes(
@@ -154,7 +151,7 @@ def fit_two_classes(
         customers = rows(rows_max)
 
         def negative_mean(log_theta: FloatArray) -> tuple[float, FloatArray]:
-            value, gradient = two_classes_loglik(*_two_classes(log_theta), season, *customers)
+            value, gradient = two_classes_loglik(_two_classes(log_theta), season, *customers)
             return -value / len(customers[0].x), -gradient / len(customers[0].x)
 
         return negative_mean
@@ -163,7 +160,7 @@ def fit_two_classes(
     gamma = spend.gamma_money / unit
     one_class = np.append(one_class, np.log([spend.p, spend.q - 1, gamma]))
     starts = [
-        np.append(one_class, [_log_odds(each.share), np.log(each.spend_factor), np.log(each.rate_factor)])
+        np.append(one_class, [log_odds(each.share), np.log(each.spend_factor), np.log(each.rate_factor)])
         for each in (SECOND_CLASSES if second is None else (second,))
     ]
     bounds = TWO_CLASSES_LOG_BOUNDS
@@ -174,21 +171,23 @@ def fit_two_classes(
     best = _minimise(objective(TWO_CLASSES_ROWS_MAX), begin, bounds, FTOL_ON_THE_WAY)
     if not np.isfinite(best.value):
         raise ValueError("Pareto/NBD with two classes has no likelihood for these histories")
-    fitted, in_units, classes = _two_classes(best.log_theta)
-    fitted_spend = GammaGamma(in_units.p, in_units.q, in_units.gamma_money * unit)
+    found = _two_classes(best.log_theta)
+    in_money = msgspec.structs.replace(found.spend, gamma_money=found.spend.gamma_money * unit)
     customers = rows(TWO_CLASSES_ROWS_MAX)
     alone = one_class_loglik(orders, msgspec.structs.replace(spend, gamma_money=gamma), season, *customers)
     count = len(customers[0].x)
-    return TwoClassFit(fitted, fitted_spend, second or classes, -best.value * count - alone, count)
-
-
-def _two_classes(log_theta: FloatArray) -> tuple[ParetoNbd, GammaGamma, SecondClass]:
-    *orders, p, q_less_1, gamma, odds, spend_factor, rate_factor = np.exp(log_theta).tolist()
-    return (
-        ParetoNbd(*orders),
-        GammaGamma(p, q_less_1 + 1, gamma),
-        SecondClass(odds / (1 + odds), spend_factor, rate_factor),
+    return TwoClassFit(
+        classes=TwoClasses(found.orders, in_money, second or found.second),
+        gain=-best.value * count - alone,
+        customers=count,
+        at_bounds=_at_bounds(best.log_theta[-3:], TWO_CLASSES_LOG_BOUNDS[-3:], SecondClass.__struct_fields__),
     )
+
+
+def _two_classes(log_theta: FloatArray) -> TwoClasses:
+    *orders, p, q_less_1, gamma, odds, spend_factor, rate_factor = np.exp(log_theta).tolist()
+    second = SecondClass(odds / (1 + odds), spend_factor, rate_factor)
+    return TwoClasses(ParetoNbd(*orders), GammaGamma(p, q_less_1 + 1, gamma), second)
 
 
 def _fit_orders(
@@ -301,8 +300,8 @@ def fit_gamma_gamma(orders: ArrayLike, mean_spend: ArrayLike) -> SpendModelFit:
     scaled = mean / money_per_unit
     bounds = [LOG_SHAPE_BOUNDS, LOG_SHAPE_BOUNDS, LOG_SCALE_BOUNDS]
     starts = [np.log([p, q - 1, (q - 1) / p]) for p, q in ((1.0, 2.0), (5.0, 4.0), (2.0, 10.0), (30.0, 3.0))]
-    steps = [max(1, -(-n.size // rows)) for rows in _stage_rows(n.size)]
-    best = _best_of([_spend_objective(n[::step], scaled[::step]) for step in steps], starts, bounds)
+    stages = [evenly(n.size, rows) for rows in _stage_rows(n.size)]
+    best = _best_of([_spend_objective(n[each], scaled[each]) for each in stages], starts, bounds)
     p, q_less_1, gamma = np.exp(best.log_theta)
     return SpendModelFit(
         params=GammaGamma(p=float(p), q=float(q_less_1) + 1, gamma_money=float(gamma) * money_per_unit),

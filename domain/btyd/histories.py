@@ -34,8 +34,13 @@ class PurchaseHistories:
 
     def thinned(self, rows_max: int) -> "PurchaseHistories":
         """About `rows_max` of the sorted rows, evenly spread: enough to tell good starting points from bad ones."""
-        step = max(1, -(-self.x.size // rows_max))
-        return PurchaseHistories(self.x[::step], self.t_x_days[::step], self.age_days[::step], self.customers[::step])
+        each = evenly(self.x.size, rows_max)
+        return PurchaseHistories(self.x[each], self.t_x_days[each], self.age_days[each], self.customers[each])
+
+
+def evenly(rows: int, rows_max: int) -> slice:
+    """At most `rows_max` of so many rows, evenly spread."""
+    return slice(None, None, max(1, -(-rows // rows_max)))
 
 
 def purchase_histories(

@@ -16,18 +16,19 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from domain.btyd.histories import evenly
 from domain.btyd.likelihood import gamma_gamma_loglik
 from domain.btyd.parameters import PARAMETER_MIN, FloatArray, GammaGamma, ParetoNbd
+from domain.btyd.prediction import expected_spend
 from domain.btyd.quadrature import EXPONENT_MAX
 from domain.btyd.two_clocks import TwoClockHistories, predict_with_evidence, two_clocks_loglik
 from domain.season import Season
 
 BOUNDS = ((1e-3, 0.25), (1.3, 100.0), (0.1, 40.0))
 """Of share, spend_factor and rate_factor."""
-AT_BOUND = 1e-3
-"""Of logarithms: nearer is on it."""
+ROUNDING = 1e-3
+"""Relative: so far beyond a bound a value on it may come to lie."""
 
 
 class SecondClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,15 +43,8 @@ class SecondClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         for name, (low, high) in zip(self.__struct_fields__, BOUNDS, strict=True):
-            if not low * (1 - AT_BOUND) <= getattr(self, name) <= high * (1 + AT_BOUND):
+            if not low * (1 - ROUNDING) <= getattr(self, name) <= high * (1 + ROUNDING):
                 raise ValueError(f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)}")
-
-    @property
-    def at_bounds(self) -> bool:
-        """Whether the data would have it beyond a bound: then customers differ by degrees, and there is no class."""
-        low, high = np.transpose(BOUNDS)
-        found = np.array(msgspec.structs.astuple(self))
-        return bool((np.minimum(np.log(found / low), np.log(high / found)) < AT_BOUND).any())
 
     def orders(self, usual: ParetoNbd) -> ParetoNbd:
         """How they order, from how the usual ones do."""
@@ -59,6 +53,20 @@ class SecondClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def spend(self, usual: GammaGamma) -> GammaGamma:
         """What they spend, from what the usual ones do."""
         return msgspec.structs.replace(usual, gamma_money=usual.gamma_money * self.spend_factor)
+
+
+class TwoClasses(NamedTuple):
+    """Parameters of both; `orders` and `spend` are the usual one's."""
+
+    orders: ParetoNbd
+    spend: GammaGamma
+    second: SecondClass
+
+    @property
+    def each(self) -> tuple[tuple[float, ParetoNbd, GammaGamma], tuple[float, ParetoNbd, GammaGamma]]:
+        """(share, orders, spend) of the usual class, then of the second."""
+        orders, spend, second = self
+        return (1 - second.share, orders, spend), (second.share, second.orders(orders), second.spend(spend))
 
 
 class SpendHistories(NamedTuple):
@@ -71,8 +79,8 @@ class SpendHistories(NamedTuple):
 
     def thinned(self, rows_max: int, unit: float) -> "SpendHistories":
         """At most so many of them, evenly spread, in units of so much money."""
-        step = max(1, -(-len(self.paid_days) // rows_max))
-        return SpendHistories(self.paid_days[::step], self.mean_spend[::step] / unit)
+        each = evenly(len(self.paid_days), rows_max)
+        return SpendHistories(self.paid_days[each], self.mean_spend[each] / unit)
 
 
 class Prospects(NamedTuple):
@@ -88,26 +96,18 @@ class Prospects(NamedTuple):
 
 
 def predict_two_classes(
-    orders: ParetoNbd,
-    spend: GammaGamma,
-    second: SecondClass,
-    season: Season,
-    histories: TwoClockHistories,
-    spent: SpendHistories,
-    orders_max: float,
+    classes: TwoClasses, season: Season, histories: TwoClockHistories, spent: SpendHistories, orders_max: float
 ) -> Prospects:
     """Over each row's horizon, of both classes by how likely each is; the ONNX graph repeats it operation by operation.
 
-    orders, spend: of the usual class. orders_max: more purchase days than these are not believed of anybody."""
-    told = [predict_with_evidence(each, season, histories) for each in (orders, second.orders(orders))]
+    orders_max: more purchase days than these are not believed of anybody."""
+    told = [predict_with_evidence(orders, season, histories) for _, orders, _ in classes.each]
     purchases = [each.outlook for each in told]
-    gammas = [each.gamma_money for each in (spend, second.spend(spend))]
-    total = spent.paid_days * spent.mean_spend
-    log_odds = told[1].log_evidence - told[0].log_evidence + class_log_odds(spend, second, spent)
+    log_odds = told[1].log_evidence - told[0].log_evidence + class_log_odds(classes, spent)
     p_second = 1 / (1 + np.exp(np.minimum(-log_odds, EXPONENT_MAX)))
     shares = (1 - p_second, p_second)
     days = [share * np.minimum(each.expected_orders, orders_max) for share, each in zip(shares, purchases, strict=True)]
-    per_day = [spend.p * (gamma + total) / (spend.p * spent.paid_days + (spend.q - 1)) for gamma in gammas]
+    per_day = [expected_spend(spend, spent.paid_days, spent.mean_spend) for _, _, spend in classes.each]
     return Prospects(
         days[0] + days[1],
         shares[0] * purchases[0].p_order + shares[1] * purchases[1].p_order,
@@ -116,52 +116,62 @@ def predict_two_classes(
     )
 
 
-def class_log_odds(spend: GammaGamma, second: SecondClass, spent: SpendHistories) -> FloatArray:
+def class_log_odds(classes: TwoClasses, spent: SpendHistories) -> FloatArray:
     """log P(second class) / P(usual class) by its share and by what was spent alone, (n,)."""
-    prior = np.log(second.share / (1 - second.share)) + spend.q * np.log(second.spend_factor)
-    total = spent.paid_days * spent.mean_spend
-    gained = np.log(second.spend(spend).gamma_money + total) - np.log(spend.gamma_money + total)
-    return np.asarray(prior - (spend.p * spent.paid_days + spend.q) * gained, dtype=np.float64)
+    total, spend = spent.paid_days * spent.mean_spend, classes.spend
+    usual, second = (np.log(each.gamma_money + total) for _, _, each in classes.each)
+    gained = (spend.p * spent.paid_days + spend.q) * (second - usual)
+    return np.asarray(class_log_odds_constant(classes) - gained, dtype=np.float64)
+
+
+def class_log_odds_constant(classes: TwoClasses) -> float:
+    """What is the same for all customers of class_log_odds()."""
+    second = classes.second
+    return log_odds(second.share) + classes.spend.q * float(np.log(second.spend_factor))
+
+
+def log_odds(share: float) -> float:
+    """ln w / (1 − w)."""
+    return float(np.log(share / (1 - share)))
 
 
 def two_classes_loglik(
-    orders: ParetoNbd,
-    spend: GammaGamma,
-    second: SecondClass,
-    season: Season,
-    histories: TwoClockHistories,
-    spent: SpendHistories,
+    classes: TwoClasses, season: Season, histories: TwoClockHistories, spent: SpendHistories
 ) -> tuple[float, FloatArray]:
     """Σ over the customers, of purchases and spend, without the terms that no parameter moves, and its gradient.
 
     The gradient is in (log r, log α, log s, log β, log p, log (q − 1), log γ, log odds of w, log σ, log κ)."""
-    there, days, mean = _paid(spent)
     values, slopes = [], []
-    for k, share in enumerate((1 - second.share, second.share)):
-        of_orders, of_spend = (second.orders(orders), second.spend(spend)) if k else (orders, spend)
-        bought, by_orders = two_clocks_loglik(of_orders, season, histories)
-        paid, by_spend = gamma_gamma_loglik(of_spend.p, of_spend.q, of_spend.gamma_money, days, mean)
-        by_orders *= np.array([[orders.r], [of_orders.alpha_days], [orders.s], [orders.beta_days]])
-        by_spend *= there * np.array([[spend.p], [spend.q - 1], [of_spend.gamma_money]])
-        by_share = np.full(len(days), 1 - second.share if k else -second.share)
-        values.append(np.log(share) + bought + np.where(there, paid, 0.0))
-        slopes.append(np.vstack([by_orders, by_spend, by_share, k * by_spend[2], -k * by_orders[1]]))
-    value = np.logaddexp(*values)
-    p_second = np.exp(values[1] - value)
-    return float(value.sum()), ((1 - p_second) * slopes[0] + p_second * slopes[1]).sum(axis=1)
+    for k, (share, orders, spend) in enumerate(classes.each):
+        value, slope = _class_loglik(orders, spend, season, histories, spent)
+        by_share = np.full(len(value), k - classes.second.share)
+        values.append(np.log(share) + value)
+        slopes.append(np.vstack([slope, by_share, k * slope[_LOG_GAMMA], -k * slope[_LOG_ALPHA]]))
+    total = np.logaddexp(*values)
+    p_second = np.exp(values[1] - total)
+    return float(total.sum()), ((1 - p_second) * slopes[0] + p_second * slopes[1]).sum(axis=1)
 
 
 def one_class_loglik(
     orders: ParetoNbd, spend: GammaGamma, season: Season, histories: TwoClockHistories, spent: SpendHistories
 ) -> float:
-    """two_classes_loglik() where all customers are of the usual class."""
-    there, days, mean = _paid(spent)
-    paid, _ = gamma_gamma_loglik(spend.p, spend.q, spend.gamma_money, days, mean)
-    bought, _ = two_clocks_loglik(orders, season, histories)
-    return float((bought + np.where(there, paid, 0.0)).sum())
+    """two_classes_loglik() where all customers are of one class."""
+    return float(_class_loglik(orders, spend, season, histories, spent)[0].sum())
 
 
-def _paid(spent: SpendHistories) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
-    """Of whom spend tells something; their days and mean, and 1 for the others."""
+_LOG_ALPHA, _LOG_GAMMA = 1, 6
+"""Places in the gradient of _class_loglik()."""
+
+
+def _class_loglik(
+    orders: ParetoNbd, spend: GammaGamma, season: Season, histories: TwoClockHistories, spent: SpendHistories
+) -> tuple[FloatArray, FloatArray]:
+    """Of each customer, (n,), as one of this class; its gradient in (log r, log α, log s, log β, log p, log (q − 1),
+    log γ), (7, n). A spend that tells nothing counts as certain."""
     there = (spent.paid_days >= 1) & (spent.mean_spend > 0)
-    return there, np.where(there, spent.paid_days, 1.0), np.where(there, spent.mean_spend, 1.0)
+    days, mean = (np.where(there, each, 1.0) for each in spent)
+    bought, by_orders = two_clocks_loglik(orders, season, histories)
+    paid, by_spend = gamma_gamma_loglik(spend.p, spend.q, spend.gamma_money, days, mean)
+    by_orders *= np.array([[orders.r], [orders.alpha_days], [orders.s], [orders.beta_days]])
+    by_spend *= there * np.array([[spend.p], [spend.q - 1], [spend.gamma_money]])
+    return bought + np.where(there, paid, 0.0), np.vstack([by_orders, by_spend])

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import digamma, gammaln
 
+from domain.btyd.histories import evenly
 from domain.btyd.lifetime_integral import unit_nodes
 from domain.btyd.parameters import FloatArray, Outlook, ParetoNbd
 from domain.btyd.quadrature import EXPONENT_MAX
@@ -50,8 +51,7 @@ class TwoClockHistories(NamedTuple):
 
     def thinned(self, rows_max: int) -> "TwoClockHistories":
         """At most so many of them, evenly spread."""
-        step = max(1, -(-len(self.x) // rows_max))
-        return TwoClockHistories(*(each[::step] for each in self))
+        return TwoClockHistories(*(each[evenly(len(self.x), rows_max)] for each in self))
 
 
 def two_clocks_loglik(params: ParetoNbd, season: Season, histories: TwoClockHistories) -> tuple[FloatArray, FloatArray]:

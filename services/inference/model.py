@@ -24,14 +24,11 @@ from schemas.model_bundle import (
     bundle_version,
     metadata_without_version,
 )
+from services.inference.graph_rows import run_rows
 from services.runtime.bundle import BundleHead
 from services.runtime.shutdown import KnownProblem
 
 Floats = NDArray[np.float64]
-
-
-ROWS_AT_ONCE = 8192
-"""Each takes some thirty kilobytes in the graph."""
 
 
 class ScorerMetadata(BundleHead, frozen=True):
@@ -80,15 +77,7 @@ class Model:
             raise ValueError(f"expected (n, {len(FEATURE_NAMES)}) features, got {matrix.shape}")
         if len(matrix) == 0:
             return Outcomes(*(np.empty(0) for _ in OUTPUT_NAMES))
-        given, names = np.ascontiguousarray(matrix, dtype=np.float64), list(OUTPUT_NAMES)
-        starts = range(0, len(given), ROWS_AT_ONCE)
-        parts = [self._session.run(names, {INPUT_NAME: given[start : start + ROWS_AT_ONCE]}) for start in starts]
-        return Outcomes(
-            *(
-                np.concatenate([np.asarray(each, dtype=np.float64).reshape(-1) for each in found])
-                for found in zip(*parts, strict=True)
-            )
-        )
+        return Outcomes(*run_rows(self._session, OUTPUT_NAMES, matrix))
 
 
 def load_model(folder: Path, currency: str, threads: int = 1) -> Model:

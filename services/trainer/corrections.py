@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from domain.btyd import evenly
 from domain.features import ENGINEERED, FEATURE_NAMES
 from domain.metrics import (
     area_under_roc,
@@ -137,7 +138,7 @@ class Window:
     def lesson(self) -> Lesson:
         """What a regression is shown of it: at most LESSON_ROWS_MAX rows, evenly spread."""
         told = signals(self.known.features, self.expected, self.known.horizon_days, self.scale)
-        each = slice(None, None, -(-len(told) // LESSON_ROWS_MAX) or 1)
+        each = evenly(len(told), LESSON_ROWS_MAX)
         return Lesson(
             told[each],
             {target: getattr(self.expected, target)[each] for target in TARGETS},

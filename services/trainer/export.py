@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from domain.features import FEATURE_NAMES
 from schemas.model_bundle import INPUT_NAME, OUTPUT_NAMES
+from services.inference.graph_rows import run_rows
 from services.runtime.shutdown import KnownProblem
 from services.trainer.calibration import PREDICTION_MIN, Curve
 from services.trainer.corrections_graph import corrected_nodes, shrunk_nodes
@@ -22,8 +23,6 @@ from services.trainer.value_model import VALUE_MAX, ValueModel
 
 Floats = NDArray[np.float64]
 
-ROWS_AT_ONCE = 8192
-"""Each takes some thirty kilobytes in the graph: a hundred thousand at once took 3.5 GB."""
 PARITY_ERROR_MAX = 1e-4
 """Largest relative error of any output of any row, as the bundle's contract promises."""
 PARITY_SCALE_MIN = {"expected_orders": 1e-6, "p_active": 1e-6, "next_order_days": 1e-3}
@@ -115,13 +114,7 @@ def run_graph(onnx_bytes: bytes, rows: Floats, threads: int = 1) -> dict[str, Fl
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
-    given, names = np.ascontiguousarray(rows, dtype=np.float64), list(OUTPUT_NAMES)
-    starts = range(0, max(len(given), 1), ROWS_AT_ONCE)
-    parts = [session.run(names, {INPUT_NAME: given[start : start + ROWS_AT_ONCE]}) for start in starts]
-    return {
-        name: np.concatenate([np.asarray(each, dtype=np.float64).reshape(-1) for each in found])
-        for name, found in zip(names, zip(*parts, strict=True), strict=True)
-    }
+    return dict(zip(OUTPUT_NAMES, run_rows(session, OUTPUT_NAMES, rows), strict=True))
 
 
 def check_parity(model: ValueModel, onnx_bytes: bytes, rows: Floats) -> Parity:

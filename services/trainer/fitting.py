@@ -201,10 +201,7 @@ class _Fitting:
         return Window(known, structural, known.origin_day - self._history.first_day)
 
     def _fitted(self, known: TrainingSet, name: str) -> Structural | None:
-        try:
-            return fit_structural(known, name, self._season, self._second)
-        except (NotEnoughRepeatBuyers, ValueError):
-            return None
+        return _fitted(known, name, self._season, self._second)
 
     def _errors(self, past: list[TrainingSet], name: str) -> float | None:
         """Mean logarithm of all measures over the windows; without any, the negative log-likelihood per customer."""
@@ -262,11 +259,7 @@ class _Fitting:
     def _reference(self, known: TrainingSet, otherwise: Structural) -> Floats:
         """What the model that the whole one is held against expects of the value of a set's customers, (n,)."""
         days = known.horizon_days or self._horizon_days
-        try:
-            reference = fit_structural(known, REFERENCE)
-        except (NotEnoughRepeatBuyers, ValueError):
-            reference = otherwise
-        return reference.expect(known.features, days).value
+        return (_fitted(known, REFERENCE) or otherwise).expect(known.features, days).value
 
     def _raw_as_of(self, model: ValueModel, window: Window, rule: Rule | None) -> Raw:
         """What the model would have said of a window's customers at its origin, for the window's days."""
@@ -345,6 +338,15 @@ class _Fitting:
     def _trial(self, window: Window, raw: Raw) -> Trial:
         expected = self._reference(window.known, window.structural)
         return Trial(expected, raw.value, window.happened("value"), self._weight(window))
+
+
+def _fitted(
+    known: TrainingSet, name: str, season: Season | None = None, second: SecondClass | None = None
+) -> Structural | None:
+    try:
+        return fit_structural(known, name, season, second)
+    except (NotEnoughRepeatBuyers, ValueError):
+        return None
 
 
 def _best(errors: dict[str, float]) -> str | None:

@@ -21,8 +21,10 @@ from domain.btyd import (
     ParetoNbd,
     SecondClass,
     SpendHistories,
+    TwoClasses,
     TwoClassFit,
     TwoClockHistories,
+    evenly,
     expected_spend,
     fit_bg_nbd,
     fit_gamma_gamma,
@@ -82,6 +84,11 @@ class Statistics(NamedTuple):
     mean_spend: Floats
     year_day: Floats
     """Day of the year of as_of, from 1; NaN where it is not known."""
+
+    @property
+    def spent(self) -> SpendHistories:
+        """What is known of their spend."""
+        return SpendHistories(self.paid_days, self.mean_spend)
 
 
 def statistics(matrix: Floats) -> Statistics:
@@ -216,22 +223,17 @@ class Structural:
         assert self.orders is not None
         if self.clocks is None:
             outlook = predict(self.orders, found.x, found.t_x_days, found.age_days, horizon_days)
-            return self._at_one_spend(found, outlook.expected_orders, outlook.p_order, horizon_days)
-        rows = self.clocks.histories(found, horizon_days)
-        orders, season, second = self.clocks.orders, self.clocks.season, self.clocks.second
-        if second is None:
-            by_clocks = predict_two_clocks(orders, season, rows)
-            return self._at_one_spend(found, by_clocks.expected_orders, by_clocks.p_order, horizon_days)
-        assert self.spend is not None, "classes differ by what they spend"
-        spent = SpendHistories(found.paid_days, found.mean_spend)
-        ahead = predict_two_classes(orders, self.spend, second, season, rows, spent, float(horizon_days))
-        return ahead.expected_orders, ahead.p_order, ahead.expected_spend * self.paid_share
-
-    def _at_one_spend(
-        self, found: Statistics, days: Floats, p_order: Floats, horizon_days: int
-    ) -> tuple[Floats, Floats, Floats]:
-        days = np.minimum(days, float(horizon_days))
-        return days, p_order, days * self.spend_per_day(found)
+        else:
+            rows = self.clocks.histories(found, horizon_days)
+            orders, season, second = self.clocks.orders, self.clocks.season, self.clocks.second
+            if second is not None:
+                assert self.spend is not None, "classes differ by what they spend"
+                classes = TwoClasses(orders, self.spend, second)
+                ahead = predict_two_classes(classes, season, rows, found.spent, float(horizon_days))
+                return ahead.expected_orders, ahead.p_order, ahead.expected_spend * self.paid_share
+            outlook = predict_two_clocks(orders, season, rows)
+        days = np.minimum(outlook.expected_orders, float(horizon_days))
+        return days, outlook.p_order, days * self.spend_per_day(found)
 
     def spend_per_day(self, found: Statistics) -> Floats:
         """Expected net spend of a future purchase day of customers of one class, major units."""
@@ -280,10 +282,10 @@ def find_second_class(known: TrainingSet, season: Season | None) -> ClassSearch:
         structural, fit = _with_classes(known, one_class, None)
     except (NotEnoughRepeatBuyers, ValueError):
         return ClassSearch(None, 0.0)
-    if fit.second.at_bounds or fit.gain < SECOND_CLASS_GAIN_MIN * np.log(fit.customers):
+    if fit.at_bounds or fit.gain < SECOND_CLASS_GAIN_MIN * np.log(fit.customers):
         return ClassSearch(None, fit.gain)
-    _FITTED_CLASSES.setdefault(known, {})[season or NO_SEASON, fit.second] = structural
-    return ClassSearch(fit.second, fit.gain)
+    _FITTED_CLASSES.setdefault(known, {})[season or NO_SEASON, fit.classes.second] = structural
+    return ClassSearch(fit.classes.second, fit.gain)
 
 
 def _clocks(known: TrainingSet, one_clock: Structural, season: Season) -> TwoClocks | None:
@@ -302,10 +304,11 @@ def _with_classes(
     assert one_class.spend is not None, "classes differ by what they spend"
     clocks = one_class.clocks or TwoClocks(NO_SEASON, one_class.orders, year_day(known.origin_day))
     found = statistics(known.features)
-    spent = SpendHistories(found.paid_days, found.mean_spend)
     histories = clocks.histories(found, max(known.horizon_days, 1))
-    fit = fit_two_classes(histories, clocks.season, spent, clocks.orders, one_class.spend, second)
-    return replace(one_class, spend=fit.spend, clocks=replace(clocks, orders=fit.orders, second=fit.second)), fit
+    fit = fit_two_classes(histories, clocks.season, found.spent, clocks.orders, one_class.spend, second)
+    classes = fit.classes
+    clocks = replace(clocks, orders=classes.orders, second=classes.second)
+    return replace(one_class, spend=classes.spend, clocks=clocks), fit
 
 
 def _fit(known: TrainingSet, name: str, same_customers: Structural | None) -> Structural:
@@ -324,7 +327,7 @@ def _fit(known: TrainingSet, name: str, same_customers: Structural | None) -> St
 
 def _spread(values: Floats) -> Floats:
     """At most FIT_CUSTOMERS_MAX of them, evenly spread."""
-    return values[:: -(-len(values) // FIT_CUSTOMERS_MAX) or 1]
+    return values[evenly(len(values), FIT_CUSTOMERS_MAX)]
 
 
 def _fit_clocks(known: TrainingSet, season: Season, calendar: ParetoNbd) -> TwoClocks | None:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from domain.btyd import BetaQuadrature, LifetimeQuadrature, OrderModel, quadrature
+from domain.btyd import BetaQuadrature, LifetimeQuadrature, OrderModel, TwoClasses, quadrature
 from domain.btyd.lifetime_integral import unit_nodes
 from domain.btyd.quadrature import EXPONENT_MAX, LIFETIME_RATIO_MIN, SHAPE_GAP_MIN
+from domain.btyd.two_classes import class_log_odds_constant
 from domain.btyd.two_clocks import DIED_MIN
 from domain.features import FEATURE_NAMES
 from domain.season import BIN_DAYS, BINS, LEADS, NO_SEASON, YEAR_DAYS, Season
@@ -155,11 +156,12 @@ def _two_classes(
     second = clocks.second
     assert second is not None
     assert ahead.log_evidence is not None
-    worth = found.paid_days * found.mean_spend + builder.constant([spend.gamma_money, second.spend(spend).gamma_money])
+    classes = TwoClasses(clocks.orders, spend, second)
+    gammas = [each.gamma_money for _, _, each in classes.each]
+    worth = found.paid_days * found.mean_spend + builder.constant(gammas)
     of_worth, of_purchases = worth.log().split(), ahead.log_evidence.split()
-    prior = float(np.log(second.share / (1 - second.share)) + spend.q * np.log(second.spend_factor))
     log_odds = (of_purchases[1] - of_purchases[0]) + (
-        prior - (spend.p * found.paid_days + spend.q) * (of_worth[1] - of_worth[0])
+        class_log_odds_constant(classes) - (spend.p * found.paid_days + spend.q) * (of_worth[1] - of_worth[0])
     )
     p_second = 1.0 / (1.0 + (-log_odds).minimum(EXPONENT_MAX).exp())
     shares = builder.stacked([1.0 - p_second, p_second])

@@ -13,6 +13,7 @@ from domain.btyd import (
     ParetoNbd,
     SecondClass,
     SpendHistories,
+    TwoClasses,
     TwoClockHistories,
     expected_spend,
     fit_two_classes,
@@ -41,7 +42,7 @@ def customers(rows: list[tuple[int, float, float, float]]) -> Customers:
 
 
 def predicted(found: Customers, second: SecondClass = BULK) -> tuple[Floats, Floats, Floats, Floats]:
-    return predict_two_classes(ORDERS, SPEND, second, NO_SEASON, *found, HORIZON)
+    return predict_two_classes(TwoClasses(ORDERS, SPEND, second), NO_SEASON, *found, HORIZON)
 
 
 ROWS = [
@@ -129,7 +130,7 @@ def test_the_gradient_is_that_of_the_likelihood() -> None:
     def at(theta: Floats) -> tuple[float, Floats]:
         second = SecondClass(theta[7] / (1 + theta[7]), theta[8], theta[9])
         spend = GammaGamma(theta[4], theta[5] + 1, theta[6])
-        return two_classes_loglik(ParetoNbd(*theta[:4].tolist()), spend, second, NO_SEASON, *found)
+        return two_classes_loglik(TwoClasses(ParetoNbd(*theta[:4].tolist()), spend, second), NO_SEASON, *found)
 
     for place, slope in enumerate(at(start)[1]):
         step = np.ones(10)
@@ -143,16 +144,17 @@ def test_a_fit_recovers_what_customers_were_drawn_from() -> None:
     fit = fit_two_classes(
         found.histories, NO_SEASON, found.spent, ParetoNbd(0.5, 60.0, 0.5, 200.0), GammaGamma(4.0, 2.0, 15.0)
     )
-    assert fit.second.share == pytest.approx(BULK.share, rel=0.15)
-    assert fit.second.spend_factor == pytest.approx(BULK.spend_factor, rel=0.15)
-    assert fit.second.rate_factor == pytest.approx(BULK.rate_factor, rel=0.2)
-    assert fit.orders.r == pytest.approx(ORDERS.r, rel=0.15)
-    assert fit.spend.q == pytest.approx(SPEND.q, rel=0.15)
-    best = two_classes_loglik(fit.orders, fit.spend, fit.second, NO_SEASON, *found)[0]
-    assert best >= two_classes_loglik(ORDERS, SPEND, BULK, NO_SEASON, *found)[0]
-    known = fit_two_classes(found.histories, NO_SEASON, found.spent, fit.orders, fit.spend, BULK)
-    assert known.second == BULK
-    assert known.orders.r == pytest.approx(ORDERS.r, rel=0.15)
+    found_classes = fit.classes
+    assert found_classes.second.share == pytest.approx(BULK.share, rel=0.15)
+    assert found_classes.second.spend_factor == pytest.approx(BULK.spend_factor, rel=0.15)
+    assert found_classes.second.rate_factor == pytest.approx(BULK.rate_factor, rel=0.2)
+    assert found_classes.orders.r == pytest.approx(ORDERS.r, rel=0.15)
+    assert found_classes.spend.q == pytest.approx(SPEND.q, rel=0.15)
+    best = two_classes_loglik(found_classes, NO_SEASON, *found)[0]
+    assert best >= two_classes_loglik(TwoClasses(ORDERS, SPEND, BULK), NO_SEASON, *found)[0]
+    known = fit_two_classes(found.histories, NO_SEASON, found.spent, *found_classes[:2], BULK)
+    assert known.classes.second == BULK
+    assert known.classes.orders.r == pytest.approx(ORDERS.r, rel=0.15)
 
 
 def test_an_absurd_customer_has_a_prediction() -> None:
@@ -160,7 +162,7 @@ def test_an_absurd_customer_has_a_prediction() -> None:
     found.spent.paid_days[2] = 0.0
     for second in (BULK, SecondClass(*(low for low, _ in BOUNDS)), SecondClass(*(high for _, high in BOUNDS))):
         for orders in (ORDERS, ParetoNbd(1e-3, 1e-3, 1e-3, 1e-3), ParetoNbd(400.0, 1e4, 100.0, 5e4)):
-            told = predict_two_classes(orders, SPEND, second, NO_SEASON, *found, HORIZON)
+            told = predict_two_classes(TwoClasses(orders, SPEND, second), NO_SEASON, *found, HORIZON)
             assert all(np.isfinite(each).all() and (each >= 0).all() for each in told)
             assert (told.p_order <= 1 + 1e-9).all()
             assert told.p_second[2] == pytest.approx(second.share, abs=0.5)
@@ -173,6 +175,11 @@ def test_what_is_no_second_class_is_refused(wrong: tuple[float, float, float]) -
 
 
 def test_a_class_at_a_bound_is_told_from_one_within() -> None:
-    assert not BULK.at_bounds
-    assert SecondClass(0.25, 3.0, 2.0).at_bounds
-    assert SecondClass(0.1, 1.3, 2.0).at_bounds
+    found = drawn(200, 9)[0]
+
+    def at_bounds(second: SecondClass) -> tuple[str, ...]:
+        return fit_two_classes(found.histories, NO_SEASON, found.spent, ORDERS, SPEND, second).at_bounds
+
+    assert not at_bounds(BULK)
+    assert at_bounds(SecondClass(0.25, 3.0, 2.0)) == ("share",)
+    assert at_bounds(SecondClass(0.1, 1.3, 2.0)) == ("spend_factor",)

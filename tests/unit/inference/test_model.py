@@ -10,7 +10,8 @@ from domain.customer import CustomerState
 from domain.features import FEATURE_NAMES, features
 from schemas.customer_features import feature_matrix
 from schemas.model_bundle import METADATA_FILE, MODEL_FILE, OUTPUT_NAMES, bundle_version, metadata_without_version
-from services.inference.model import ROWS_AT_ONCE, load_model
+from services.inference.graph_rows import ROWS_AT_ONCE
+from services.inference.model import load_model
 from services.runtime.shutdown import KnownProblem
 from tests.bundles import QUINTILES, feature_messages, graph, metadata, write_bundle
 

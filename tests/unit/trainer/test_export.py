@@ -14,6 +14,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from domain.btyd import BgNbd, GammaGamma, MbgNbd, ParetoNbd, SecondClass
 from domain.features import ENGINEERED, FEATURE_NAMES
 from domain.season import BINS, NO_SEASON, Season
+from services.inference import graph_rows
 from services.runtime.shutdown import KnownProblem
 from services.trainer import export
 from services.trainer import train as gated
@@ -49,37 +50,19 @@ _WAVE = 1 + 0.6 * np.sin(2 * np.pi * (np.arange(BINS) + 0.5) / BINS)
 SEASON = Season(tuple((_WAVE / _WAVE.mean()).tolist()))
 
 
+PARETO = Structural(ParetoNbd(0.6, 81.0, 0.55, 68.0), SPEND, 30.0, 1.02, name="Pareto/NBD")
+BY_CLOCK = ParetoNbd(0.7, 70.0, 0.6, 60.0)
 STRUCTURALS = {
     "BG/NBD": Structural(BgNbd(0.25, 33.0, 0.75, 2.2), SPEND, 30.0, 1.02, name="BG/NBD"),
     "MBG/NBD": Structural(MbgNbd(0.6, 51.0, 0.8, 1.3), SPEND, 30.0, 1.02, name="MBG/NBD"),
-    "Pareto/NBD": Structural(ParetoNbd(0.6, 81.0, 0.55, 68.0), SPEND, 30.0, 1.02, name="Pareto/NBD"),
+    "Pareto/NBD": PARETO,
     "Pareto/NBD, s = 1": Structural(ParetoNbd(0.6, 81.0, 1.0, 68.0), SPEND, 30.0, 1.02, name="Pareto/NBD"),
-    "Pareto/NBD by the season": Structural(
-        ParetoNbd(0.6, 81.0, 0.55, 68.0),
-        SPEND,
-        30.0,
-        clocks=TwoClocks(SEASON, ParetoNbd(0.7, 70.0, 0.6, 60.0), 300.0),
-        activity=0.0,
-        orders_per_day=1.02,
-        name="Pareto/NBD",
+    "Pareto/NBD by the season": replace(PARETO, clocks=TwoClocks(SEASON, BY_CLOCK, 300.0), activity=0.0),
+    "two classes": replace(
+        PARETO, clocks=TwoClocks(NO_SEASON, BY_CLOCK, 300.0, SecondClass(0.05, 3.0, 4.0)), paid_share=0.9
     ),
-    "two classes": Structural(
-        ParetoNbd(0.6, 81.0, 0.55, 68.0),
-        SPEND,
-        30.0,
-        clocks=TwoClocks(NO_SEASON, ParetoNbd(0.7, 70.0, 0.6, 60.0), 300.0, SecondClass(0.05, 3.0, 4.0)),
-        orders_per_day=1.02,
-        paid_share=0.9,
-        name="Pareto/NBD",
-    ),
-    "two classes by the season": Structural(
-        ParetoNbd(0.6, 81.0, 0.55, 68.0),
-        SPEND,
-        30.0,
-        clocks=TwoClocks(SEASON, ParetoNbd(0.7, 70.0, 0.6, 60.0), 300.0, SecondClass(0.2, 1.5, 0.4)),
-        activity=0.5,
-        orders_per_day=1.02,
-        name="Pareto/NBD",
+    "two classes by the season": replace(
+        PARETO, clocks=TwoClocks(SEASON, BY_CLOCK, 300.0, SecondClass(0.2, 1.5, 0.4)), activity=0.5
     ),
     "without a spend model": Structural(MbgNbd(0.6, 51.0, 0.8, 1.3), None, 30.0, 1.0, name="MBG/NBD"),
     "mean": Structural(None, None, 0.0, 1.0, mean=MeanRates(30, 0.2, 5.0, 0.15)),
@@ -153,7 +136,7 @@ def test_many_rows_are_given_to_the_graph_in_parts_that_change_nothing(monkeypat
             return super().run(names, given)
 
     monkeypatch.setattr(export.ort, "InferenceSession", Counting)
-    monkeypatch.setattr(export, "ROWS_AT_ONCE", 70)
+    monkeypatch.setattr(graph_rows, "ROWS_AT_ONCE", 70)
     parts = run_graph(graph, rows())
     assert max(sizes) == 70
     assert sum(sizes) == len(rows())
