@@ -78,7 +78,8 @@ class Corrections:
 
         A mean of three opinions of which the structural model's is that nothing is: averages of unlike models err less
         than each of them (Bates & Granger 1969). What is said of orders is said of value too, whose own trees and
-        regression, noisier as money is, are the other two opinions of it; that regression counts half."""
+        regression, noisier as money is, are the other two opinions of it; that regression counts half. Of customers of
+        whom more is expected than of the shop's signals.LARGEST_CUSTOMERS it counts the less, the more that is."""
         told = signals(matrix, expected, horizon_days, scale)
         linear = {
             target: np.clip(self.regression.linear(told, target), LOG_FACTOR_MIN, LOG_FACTOR_MAX) for target in TARGETS
@@ -87,7 +88,7 @@ class Corrections:
         p_by_trees = np.minimum(expected.p_active * factor["p_active"], 1.0)
         orders = (linear["orders"] + np.log(factor["orders"])) / 3.0
         return {
-            "value": (orders + np.log(factor["value"]) + 0.5 * linear["value"]) / 3.0,
+            "value": (orders + np.log(factor["value"]) + 0.5 * linear["value"]) / 3.0 * known_share(expected, scale),
             "orders": orders,
             "p_active": (linear["p_active"] + log_odds(p_by_trees) - log_odds(expected.p_active)) / 3.0,
         }
@@ -98,6 +99,12 @@ class Corrections:
         if not any(self.weights.values()):
             return expected
         return weighed(expected, self.opinions(matrix, expected, horizon_days, scale), self.weights)
+
+
+def known_share(expected: Expectation, scale: Scale) -> Floats:
+    """How much of an opinion of value counts, (n,): all of it among customers as there are many, less of it the larger
+    the expectation is. Of the largest there is one each, and trees and regression would repeat what it did last."""
+    return np.asarray(scale.large_value / np.maximum(expected.value, scale.large_value), dtype=np.float64)
 
 
 def weighed(expected: Expectation, opinions: Mapping[str, Floats], weights: Mapping[str, float]) -> Expectation:

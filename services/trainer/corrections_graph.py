@@ -43,6 +43,7 @@ def corrected_nodes(
     linear = _linear(builder, corrections.regression, expected, horizon_days, scale)
     factors = _factors(builder, corrections)
     of_value, of_orders = _opinions_of_money(linear, factors)
+    of_value = of_value * (scale.large_value / expected.value.maximum(scale.large_value))
     odds, by_trees = _log_odds(
         builder.stacked([expected.p_active, (expected.p_active * factors["p_active"]).minimum(1.0)])
     ).split()

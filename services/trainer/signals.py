@@ -20,6 +20,8 @@ WINDOW_KNOWN_SHARE = 0.7
 HALF = 0.5
 """An order more or less that nobody has placed: keeps ratios of small counts near 1."""
 TINY = 1e-9
+LARGEST_CUSTOMERS = 200
+"""Those of whom most is expected: too few, and each too much by himself, for anything to be learnt of them."""
 SPREAD_OF_ORDERS = "order_value_std"
 
 RATIOS = (
@@ -60,6 +62,8 @@ class Scale:
     expected_orders: float
     """Mean over customers, over the horizon."""
     expected_value: float
+    large_value: float
+    """What is expected of the last of the LARGEST_CUSTOMERS, over the horizon, major units; at least TINY."""
 
 
 def scale_of(matrix: Floats, expected: Expectation, history_days: float) -> Scale:
@@ -70,6 +74,7 @@ def scale_of(matrix: Floats, expected: Expectation, history_days: float) -> Scal
         float(np.exp(np.log(mean_order).mean())),
         max(float(expected.orders.mean()), TINY),
         max(float(expected.value.mean()), TINY),
+        max(float(np.sort(expected.value)[-LARGEST_CUSTOMERS:][0]), TINY),
     )
 
 

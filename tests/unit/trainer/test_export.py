@@ -82,7 +82,7 @@ def what_if(matrix: Floats) -> Floats:
     return masked
 
 
-SCALE = Scale(history_days=200.0, order_value=28.0, expected_orders=0.6, expected_value=18.0)
+SCALE = Scale(history_days=200.0, order_value=28.0, expected_orders=0.6, expected_value=18.0, large_value=30.0)
 SHRINKAGE = SpendShrinkage(exponent=0.25, half_value=6.0, spend=24.0)
 
 

@@ -66,7 +66,7 @@ def test_what_a_form_does_not_know_is_unknown_and_counts_as_the_mean() -> None:
 def test_absurd_rows_give_bounded_signals() -> None:
     absurd = absurd_rows(rows())
     expected = STRUCTURAL.expect(absurd, HORIZON)
-    found = signals(absurd, expected, HORIZON, Scale(200.0, 28.0, 0.6, 18.0))
+    found = signals(absurd, expected, HORIZON, Scale(200.0, 28.0, 0.6, 18.0, 120.0))
     standardised = Regression(np.zeros(len(NAMES)), np.ones(len(NAMES)), {}).standardised(found)
     assert np.isfinite(standardised).all()
     assert np.abs(standardised).max() <= SIGNAL_MAX
