@@ -27,6 +27,7 @@ from services.runtime.bundle import read_head
 from services.runtime.registry import Registry
 from tests.bundles import AS_OF_DAY, graph, write_bundle
 from tests.integration.api_support import NOW, Seeder, ask, customer_path, ok, order_days, predicted, running_api
+from tests.support import wait_for
 
 pytestmark = pytest.mark.integration
 DATABASE = "clv_api_models"
@@ -92,12 +93,14 @@ def api(kafka: LocalKafka, mongo: LocalMongo, models_dir: Path, bundle: str) -> 
 
 
 @pytest.fixture
-def seeder(mongo: LocalMongo) -> Seeder:
+def seeder(mongo: LocalMongo, api: ServiceProcess, bundle: str) -> Seeder:
+    """Of an empty database, which the API has seen: an answer that took long stands for a while."""
     found = Seeder(mongo.uri, DATABASE)
     found.collections()
     with MongoClient[dict[str, Any]](mongo.uri) as client:
         for name in ("models", "model_pointer", "model_bundles.files", "model_bundles.chunks"):
             client[DATABASE][name].delete_many({})
+    wait_for(lambda: [row["version"] for row in ok(api, "/v1/models")["models"]] == [bundle], "the former models to go")
     return found
 
 
@@ -286,6 +289,7 @@ def test_drift_is_told_once_there_are_enough_customers(api: ServiceProcess, seed
     def drift() -> dict[str, float]:
         return {each["name"]: each["psi"] for each in ok(api, f"/v1/models/{bundle}")["drift"]}
 
+    wait_for(lambda: bool(drift()), "enough customers to be seen")
     same = drift()
     assert set(same) == set(FEATURE_NAMES) - {"as_of_year_day"}
     assert max(same.values()) < 0.1
@@ -293,6 +297,7 @@ def test_drift_is_told_once_there_are_enough_customers(api: ServiceProcess, seed
         predicted(f"c{at}", 1.0, state=fold([OrderPlaced("o", 90_000, order_days(300)[0])]), events=9)
         for at in range(len(STATES))
     )
+    wait_for(lambda: drift() != same, "the customers' change to be seen")
     moved = drift()
     assert moved["recency_days"] > 1
     assert list(moved.values()) == sorted(moved.values(), reverse=True)
