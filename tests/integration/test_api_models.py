@@ -153,6 +153,7 @@ def test_a_migration_goes_by_the_last_prediction_as_of_each_date(api: ServicePro
     comes_later = [predicted("later", 100.0, events=1, day=last + 5)]
     seeder.predictions([*stays, *rises, *is_new, *comes_later])
     days = f"from={date_of(first)}&to={date_of(last)}"
+    wait_for(lambda: ok(api, "/v1/segments")["customers"] == 4, "the four customers to be seen")
     found = ok(api, f"/v1/segments?{days}")
     assert found["migration"]["flows"] == [
         {"from_segment": "high_value", "to_segment": "high_value", "customers": 1},
@@ -220,6 +221,7 @@ def test_the_registry_decides_which_models_there_are(
     (tmp_path / second / "model_card.html").write_text("<h1>Second</h1>")
     asyncio.run(register(mongo, tmp_path / first, champion=first))
     asyncio.run(register(mongo, tmp_path / second, challenger=second))
+    wait_for(lambda: ok(api, "/v1/models")["challenger"] == second, "the registry to be seen")
     found = ok(api, "/v1/models")
     assert (found["champion"], found["challenger"]) == (first, second)
     assert {row["version"]: row["status"] for row in found["models"]} == {first: "champion", second: "challenger"}
