@@ -38,8 +38,8 @@ from services.trainer.train import train
 Floats = NDArray[np.float64]
 
 DECILES = 10
-BIAS_GOAL, DECILE_MAPE_GOAL = 0.05, 0.15
-"""Largest |bias| and decile MAPE that are wished for beside the lowest MAE."""
+GOALS = {"bias_within_goal": (0.05, 1.0), "decile_mape_within_goal": (1.0, 0.15), "both_within_goal": (0.05, 0.15)}
+"""Largest |bias| and decile MAPE that are wished for beside the lowest MAE; 1 is no bound."""
 _SIZES = np.linspace(0.0, 2.0, 401)
 """Of a tenth's total, by the right one, between which the lowest MAE is looked for."""
 
@@ -61,6 +61,7 @@ def run(
     outcomes = model.predict(held_out.features)
     found = guesses(held_out, {name: getattr(outcomes, name) for name in OUTPUT_NAMES})
     targets = held_out.known_targets
+    rivals = {name: found[name].value for name in (MODEL, REFERENCE) if name in found}
     return {
         "cutoff": cutoff.isoformat(),
         "horizon_days": horizon_days,
@@ -75,17 +76,10 @@ def run(
                 targets.value, outcomes.value_p10, outcomes.value_p90, outcomes.expected_value, DECILES
             )
         ],
-        "in_hindsight": {
-            name: in_hindsight(targets.value, found[name].value) for name in (MODEL, REFERENCE) if name in found
-        },
+        "in_hindsight": {name: in_hindsight(targets.value, value) for name, value in rivals.items()},
         "lowest_mae_in_hindsight": {
-            name: {
-                "bias_within_goal": lowest_mae(targets.value, found[name].value, BIAS_GOAL, 1.0),
-                "decile_mape_within_goal": lowest_mae(targets.value, found[name].value, 1.0, DECILE_MAPE_GOAL),
-                "both_within_goal": lowest_mae(targets.value, found[name].value, BIAS_GOAL, DECILE_MAPE_GOAL),
-            }
-            for name in (MODEL, REFERENCE)
-            if name in found
+            name: {goal: lowest_mae(targets.value, value, *bounds) for goal, bounds in GOALS.items()}
+            for name, value in rivals.items()
         },
     }
 
@@ -116,8 +110,9 @@ def lowest_mae(actual: Floats, predicted: Floats, bias_max: float, mape_max: flo
     """The lowest MAE that predictions, (n,), reach times ten factors, one for each tenth of them, chosen knowing what
     came, (n,), such that |bias| and the mean error of the tenths' totals are at most these. None: no factors do that.
 
-    A linear programme: absolute errors and the errors of totals are convex in each factor, so a mixture of sizes of one
-    tenth, of which _SIZES are offered, is never better than the size between them."""
+    A linear programme: absolute errors and the errors of totals are convex in each factor, so a mixture of two sizes of
+    one tenth, of which _SIZES are offered, is no better than the size between them; nor, as they are close, worse by
+    more than a few millionths of the MAE."""
     tenth = band_of(predicted, DECILES)
     came, foretold = (np.bincount(tenth, each, DECILES) for each in (actual, predicted))
     sizes = np.where(foretold[:, None] > 0, _SIZES, 0.0)
