@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cli.training import ObjectiveName
+from cli.training import ObjectiveName, parse_day
 
 app = typer.Typer(help="Measure: one feature worker, the whole path, the model.", no_args_is_help=True)
 
@@ -98,11 +98,9 @@ def model(
     json_file: JsonFile = None,
 ) -> None:
     """Quality of the model on a period after its training, beside baselines."""
-    from datetime import date
-
     from benchmarks.model import run
 
-    _report(run(orders, date.fromisoformat(cutoff), horizon_days, currency, objective.value), json_file)
+    _report(run(orders, parse_day("--cutoff", cutoff), horizon_days, currency, objective.value), json_file)
 
 
 @app.command()

@@ -3,7 +3,6 @@ services.trainer.profile.
 """
 
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,15 +105,12 @@ def what_if(
 
 
 def _own_table(orders: Path, columns: list[str] | None, currency: str, as_of: str | None) -> Any:
-    from cli.training import parse_columns
+    from cli.training import parse_columns, parse_day
     from domain.features import day_of
     from services.trainer.orders_file import read_any
     from services.trainer.profile.table import table_of
 
-    try:
-        day = None if as_of is None else day_of(date.fromisoformat(as_of))
-    except ValueError:
-        raise KnownProblem(f"--as-of {as_of!r} is no day such as 2026-01-31") from None
+    day = None if as_of is None else day_of(parse_day("--as-of", as_of))
     read = read_any(orders, parse_columns(columns))
     return table_of(read, currency, day, {}, {"kind": "orders file", "file": orders.name})
 

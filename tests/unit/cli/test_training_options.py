@@ -36,3 +36,16 @@ def test_the_help_names_the_sources() -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["train", "--help"]).output)
     for option in ("--orders", "--from-topic", "--from-mongo", "--from-states"):
         assert option in text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench", "model", "--cutoff", "soon"],
+        ["train", "--orders", "x.csv", "--cutoff", "soon", "--horizon-days", "30", "--output", "models"],
+    ],
+)
+def test_a_cutoff_that_is_no_day_is_one_line(command: list[str]) -> None:
+    found = CliRunner().invoke(app, command)
+    assert isinstance(found.exception, KnownProblem)
+    assert str(found.exception) == "--cutoff 'soon' is no day such as 2026-01-31"
